@@ -14,33 +14,34 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from ours import BATCH, Ours, random_masks, random_start
-from shapes import NAMES, examples, folder_of, input_lengths, vocabulary
+from shapes import NAMES, examples, folder_of, input_lengths
 from timing import DTYPES, alternate, flags, listed, medians, show, write
 
 from softprune import load_backbone
+from softprune.errors import out_of_memory
+from softprune.models.base import Backbone
 from softprune.models.loading import resolve_device, resolve_dtype
+from softprune.types import Encoded
 
 P, KEPT = 20, 10
 
 
-def measure(model: str, which: str, removal: str, asked: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of a candidate's step at each K."""
+def measure(backbone: Backbone, which: str, removal: str, asked: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of a candidate's step at each K, up to the largest that a GPU has room for."""
     groups = [int(k) for k in listed(asked.groups)]
-    with folder_of(model, DTYPES[asked.dtype]) as folder:
-        backbone = load_backbone(folder, dtype=asked.dtype)
-        lengths = input_lengths(which, asked.steps * BATCH)
-        encoded = examples(lengths, vocabulary(folder), backbone.family == "sentence").encoded
-        start_PH = random_start(backbone, P)
-        runs = {
-            str(k): partial(Ours(backbone, start_PH, random_masks(k, P, KEPT), removal).step, encoded) for k in groups
-        }
-        times = alternate(runs, asked)
+    lengths = input_lengths(which, asked.steps * BATCH)
+    encoded = examples(lengths, backbone.vocabulary, backbone.family == "sentence").encoded
+    start_PH = random_start(backbone, P)
+    ours = {k: Ours(backbone, start_PH, random_masks(k, P, KEPT), removal) for k in groups}
+    if torch.cuda.is_available():
+        groups = [k for k in groups if _has_room(ours[k], encoded)]
+    times = alternate({str(k): partial(ours[k].step, encoded) for k in groups}, asked)
     each = {k: found / int(k) for k, found in medians(times).items()}
     cpu = {k: found / int(k) for k, found in medians(times, "cpu").items()}
     first = str(groups[0])
     return {
-        "model": model,
         "inputs": which,
         "removal": removal,
         "seconds_a_candidate": each,
@@ -49,6 +50,19 @@ def measure(model: str, which: str, removal: str, asked: argparse.Namespace) -> 
         "of_one_cpu": {k: value / cpu[first] for k, value in cpu.items()},
         "rounds": times,
     }
+
+
+def _has_room(ours: Ours, encoded: Sequence[Encoded]) -> bool:
+    """Whether a step fits a GPU's memory."""
+    try:
+        ours.step(encoded[:BATCH])
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        return False
+    finally:
+        torch.cuda.empty_cache()
+    return True
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -67,10 +81,12 @@ def main(words: Sequence[str] | None = None) -> None:
         asked.dtype = str(resolve_dtype("auto", resolve_device("cpu"))).removeprefix("torch.")
     results = []
     for model in listed(asked.models):
-        for which in listed(asked.lengths):
-            for removal in listed(asked.removal):
-                results.append(measure(model, which, removal, asked))
-                print(f"{model}, {which}, {removal}: done", flush=True)
+        with folder_of(model, DTYPES[asked.dtype]) as folder:
+            backbone = load_backbone(folder, dtype=asked.dtype)
+            for which in listed(asked.lengths):
+                for removal in listed(asked.removal):
+                    results.append({"model": model, **measure(backbone, which, removal, asked)})
+                    print(f"{model}, {which}, {removal}: done", flush=True)
     columns = ("model", "inputs", "removal", f"s at K = {listed(asked.groups)[0]}")
     of_one = [f"K = {k}" for k in listed(asked.groups)]
     rows = [

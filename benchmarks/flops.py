@@ -15,6 +15,7 @@ from typing import Any
 from shapes import TARGET
 
 LINEAR = 2 * 2  # forward and backward, each a multiplication and an addition a weight
+GATED = ("llama", "qwen3")  # decoders whose feed-forward part has three matrices
 ATTENTION = 6 * 2  # two products forward, four backward
 
 
@@ -34,9 +35,13 @@ def step_flops(config: Any, family: str, lengths: Sequence[int], prompt: int) ->
     read = [prompt + n + extra for n in lengths]
     hidden = config.hidden_size
     inner = getattr(config, "n_inner", None) or getattr(config, "intermediate_size", None) or 4 * hidden
-    matrices = 3 if config.model_type == "llama" else 2
-    weights = 4 * hidden * hidden + matrices * hidden * inner
-    body = config.num_hidden_layers * (LINEAR * weights * sum(read) + ATTENTION * hidden * sum(n * n for n in read))
+    matrices = 3 if config.model_type in GATED else 2
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or hidden // heads
+    shared = getattr(config, "num_key_value_heads", None) or heads  # heads of keys and of values
+    weights = 2 * hidden * size * (heads + shared) + matrices * hidden * inner
+    squares = ATTENTION * heads * size * sum(n * n for n in read)
+    body = config.num_hidden_layers * (LINEAR * weights * sum(read) + squares)
     head = LINEAR * hidden * config.vocab_size * TARGET * len(read) if family == "causal" else 0
     return float(body + head)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -16,6 +17,9 @@ from softprune.training.memory import keep_freed
 from softprune.training.optimizers import prompt_optimiser
 from softprune.training.trainable import Feed, PromptTrainable
 from softprune.types import Encoded, Mask
+
+# As runs set it before a GPU's first product, so that products there are the same from run to run.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 PIECES = 16
 BATCH = 16

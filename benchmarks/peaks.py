@@ -5,6 +5,7 @@
 Memory is what the system says of the process: resident bytes after loading, and their peak while steps are made. The
 peak's mark is put back after loading where the system allows it (Linux), so that what loading took for a moment isn't
 counted. There it is read from /proc: `resource.getrusage` starts a child at the peak of the process that started it.
+On a GPU it is what torch's allocator says of tensors there.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ def measure(job: Job) -> dict[str, Any]:
     """Load, make steps, and look at this process's memory: bytes, and seconds of a step."""
     train = _ours(job) if job.side == "ours" else _peer(job)
     gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     reset = _forget_peak()
@@ -134,7 +137,9 @@ def _touch(model: torch.nn.Module) -> None:
 
 
 def _resident() -> int:
-    """Bytes of this process that are in memory now."""
+    """Bytes of this process that are in memory now, or of its tensors on a GPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.memory_allocated()
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     except OSError:  # no Linux: the peak so far
@@ -143,6 +148,8 @@ def _resident() -> int:
 
 def _peak() -> int:
     """The most bytes of this process that were in memory at once."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
     with suppress(OSError):
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
@@ -150,6 +157,9 @@ def _peak() -> int:
 
 
 def _forget_peak() -> bool:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return True
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

@@ -111,7 +111,7 @@ class Peer:
             token_dim=start_PH.shape[1],
         )
         self.family, self.pad, self.head = family, int(model.config.pad_token_id or 0), head
-        self.model = get_peft_model(model, settings)
+        self.model = get_peft_model(model, settings).to("cuda" if torch.cuda.is_available() else "cpu")
         self.prompt = self.model.prompt_encoder["default"].embedding.weight
         self.prompt.data.copy_(start_PH)
         self.rate = RATE * float(start_PH.std())

@@ -25,6 +25,7 @@ from softprune.types import Encoded
 _T5 = {"dropout_rate": 0.0, "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 3, "vocab_size": 32_128}
 _V1_1 = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 _GPT2 = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "bos_token_id": 2, "eos_token_id": 3}
+_QWEN3 = {"tie_word_embeddings": True, "bos_token_id": 2, "eos_token_id": 3}
 _BLOOM = {"hidden_dropout": 0.0, "attention_dropout": 0.0, "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
 
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -38,17 +39,44 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
         {**_T5, **_V1_1, "d_model": 1024, "d_kv": 64, "d_ff": 2816, "num_layers": 24, "num_heads": 16},
     ),
     "gpt2": ("GPT2", {**_GPT2}),
+    "qwen3-0.6b": (
+        "Qwen3",
+        {
+            **_QWEN3,
+            "vocab_size": 151_936,
+            "hidden_size": 1024,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+        },
+    ),
     "bloom": ("Bloom", {**_BLOOM, "vocab_size": 250_880, "hidden_size": 1024, "n_layer": 4, "n_head": 16}),
     "toy-t5": (
         "T5",
         {**_T5, **_V1_1, "vocab_size": 500, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4},
     ),
     "toy-gpt2": ("GPT2", {**_GPT2, "vocab_size": 500, "n_embd": 32, "n_layer": 2, "n_head": 4}),
+    "toy-qwen3": (
+        "Qwen3",
+        {
+            **_QWEN3,
+            "vocab_size": 500,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+        },
+    ),
     "toy-bloom": ("Bloom", {**_BLOOM, "vocab_size": 16_000, "hidden_size": 32, "n_layer": 2, "n_head": 4}),
 }
 _CLASSES = {
     "T5": ("T5Config", "T5ForConditionalGeneration", "tiny-seq2seq"),
     "GPT2": ("GPT2Config", "GPT2LMHeadModel", "tiny-causal"),
+    "Qwen3": ("Qwen3Config", "Qwen3ForCausalLM", "tiny-causal"),
     "Bloom": ("BloomConfig", "BloomForCausalLM", "tiny-causal"),
 }
 NAMES = (*SHAPES, *BUNDLED)

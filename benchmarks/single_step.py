@@ -39,6 +39,11 @@ from softprune.types import Encoded
 P = 20
 SHAPES = "t5-v1_1-small,t5-base,gpt2,tiny,tiny-seq2seq"
 COLUMNS = ("shape", "inputs", "loss gaps", "ours", "peer", "ratio", "fastest", "ratio", "share", "fastest's")
+NOTES = (
+    "peer: the faster of random order and grouped by length, attention as transformers chooses it",
+    "fastest: the same or with plain attention, whichever is faster",
+    "operations counted by hand over real tokens: forward, and backward through activations",
+)
 
 
 def gaps(folder: str, backbone: Backbone, dtype: torch.dtype, which: str, steps: int) -> dict[str, float]:
@@ -151,12 +156,7 @@ def main(words: Sequence[str] | None = None) -> None:
                 results.append({"shape": shape, "inputs": which, "losses": agree, **found})
                 print(f"{shape}, {which}: ratio {found['ratio']['median']:.2f}, share {found['share']:.0%}", flush=True)
     show(f"A step in {asked.dtype}, seconds, and peer over ours", COLUMNS, [row(result) for result in results])
-    notes = [
-        "peer: the faster of random order and grouped by length, attention as transformers chooses it",
-        "fastest: the same or with plain attention, whichever is faster",
-        "operations counted by hand over real tokens: forward, and backward through activations",
-    ]
-    write("single_step", asked, results, notes)
+    write("single_step", asked, results, NOTES)
 
 
 if __name__ == "__main__":

@@ -117,6 +117,12 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -
     Console(width=150).print(table)
 
 
+def markdown(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """The same table for a page."""
+    lines = [columns, ["---"] * len(columns), *([_figure(cell) for cell in row] for row in rows)]
+    return "\n".join([f"## {title}", "", *(f"| {' | '.join(line)} |" for line in lines), ""])
+
+
 def write(
     name: str, asked: argparse.Namespace, results: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()
 ) -> Path:

@@ -122,7 +122,7 @@ def become(request: Mapping[str, Any]) -> None:
 
 def serve_first_figure() -> None:
     """Draw the first figure alone, in each theme and format: these processes are about runs, not about figures."""
-    style, pictures = import_module("softprune.report.mpl_style"), import_module("softprune.report.pictures")
+    style = import_module("softprune.report.mpl_style")
     really, drawn = style.render, dict[object, list[bytes]]()
 
     def render(draw: Any, theme: Any, *forms: str) -> list[bytes]:
@@ -131,7 +131,7 @@ def serve_first_figure() -> None:
             drawn[key] = really(draw, theme, *forms)
         return drawn[key]
 
-    style.render = pictures.render = render
+    style.render = render
 
 
 if __name__ == "__main__":

@@ -393,6 +393,40 @@ def llama(folder: Path) -> None:
     _save(folder, transformers.LlamaForCausalLM(config))
 
 
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+# The system's text opens the user's first turn, as in Gemma 3; the template writes a beginning-of-sequence token.
+MERGED = (
+    "{{ bos_token }}{% set ns = namespace(first='') %}{% for m in messages %}"
+    "{% if m['role'] == 'system' %}{% set ns.first = m['content'] + '\n\n' %}{% else %}"
+    "<start_of_turn>{{ 'model' if m['role'] == 'assistant' else 'user' }}\n"
+    "{{ ns.first }}{{ m['content'] | trim }}<end_of_turn>\n{% set ns.first = '' %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+TURNS = ("<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>")
+
+
+def chat(folder: Path) -> None:
+    """A Llama with a chat template, whose tokenizer knows its special tokens."""
+    gpt2_tokenizer(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": list(TURNS)})
+    tokenizer.chat_template = MERGED
+    tokenizer.save_pretrained(folder)
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=HIDDEN,
+        intermediate_size=48,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        max_position_embeddings=2 * POSITIONS,
+    )
+    _save(folder, transformers.LlamaForCausalLM(config))
+
+
 def _bert_config(size: int) -> Any:
     return transformers.BertConfig(
         vocab_size=size,
@@ -502,6 +536,7 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
         gpt2,
         bloom,
         llama,
+        chat,
         bert,
         roberta,
         distilbert,

@@ -49,6 +49,7 @@ def _ticket(model: Backbone, task: str, mask: Mask, vectors_PH: torch.Tensor, **
         task_version="1",
         leading=model.leading,
         embedding_scale=model.embedding_scale,
+        has_layer_embeddings=model.has_layer_embeddings,
         removal="drop",
         score=definition.score,
         match="score",

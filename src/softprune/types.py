@@ -61,7 +61,8 @@ class Example:
     gold: int  # position of the right answer in `answers`; -1 where a row doesn't tell it
     group: str | None = None  # resampling unit of the intervals where examples share a passage (MultiRC), else None
     task: str = ""  # which task it is of, where a prompt serves several; else empty
-    chat: Chat | None = None  # how it becomes a conversation; None for a plain text
+    # How it becomes a conversation; None for a plain text. Runs hash examples by their `repr`, and their task apart.
+    chat: Chat | None = field(default=None, repr=False)
 
     @property
     def is_generation(self) -> bool:
@@ -90,7 +91,8 @@ class Encoded:
     gold: int  # position of the right answer
     cut: int = 0  # input tokens that truncation took away
     target_cut: int = 0  # the same of a target text
-    place: int | None = None  # how many of `input_ids` precede the prompt; None for as many as the family has it
+    # How many of `input_ids` precede the prompt; None for as many as the family has it.
+    place: int | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,9 @@ def apart(ours: list[float], theirs: list[float]) -> float:
     return max(abs(a - b) / abs(b) for a, b in zip(ours, theirs, strict=True))
 
 
-@pytest.mark.parametrize(("shape", "which"), [("toy-t5", "mixed"), ("toy-gpt2", "12"), ("tiny", "12")])
+@pytest.mark.parametrize(
+    ("shape", "which"), [("toy-t5", "mixed"), ("toy-gpt2", "12"), ("toy-qwen3", "12"), ("tiny", "12")]
+)
 def test_both_sides_take_the_same_steps(shape: str, which: str) -> None:
     ours, theirs = losses(shape, which)
     assert len(ours) == 4
@@ -97,7 +99,52 @@ def test_another_start_is_told() -> None:
     assert apart(ours, theirs) > 1e-4
 
 
-@pytest.mark.parametrize("shape", ["toy-t5", "toy-gpt2"])
+def test_without_a_gpu_its_script_is_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import_module("gpu_decoders").main(["--out", str(tmp_path)])
+    assert "skipped" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_gpu_script_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = import_module("gpu_decoders")
+    monkeypatch.setattr(script, "published_rate", lambda: 1e12)
+    script.main(["--quick", "--out", str(tmp_path)])
+    results = json.loads((tmp_path / "gpu_decoders.json").read_text())["results"]
+    page = (tmp_path / "gpu_decoders.md").read_text().splitlines()
+    assert [result["shape"] for result in results] == ["toy-qwen3", "toy-t5"]
+    assert [line for line in page if line.startswith("## ")] == [
+        "## A step in bfloat16",
+        "## Peak memory",
+        "## A candidate's step, of its cost alone",
+    ]
+    rows = [line for line in page if line.startswith("| toy-")]
+    columns = [len(line.split("|")) for line in page if line.startswith("| shape")]
+    assert [len(row.split("|")) for row in rows] == [count for count in columns for _ in results]
+    for result in results:
+        step = result["step"]
+        assert step["losses"]["greatest"] < 0.1
+        assert list(result["candidates"]["of_one"]) == ["1", "2"]
+        assert result["memory"]["peer"]["peak_bytes"] > 0
+        milliseconds = [f"{1000 * step['seconds'][side]:.3g}" for side in ("softprune", step["faster_peer"])]
+        assert any(" | ".join(milliseconds) in row for row in rows)
+        assert step["of_peak"] == pytest.approx(step["flops_a_step"] / step["seconds"]["softprune"] / 1e12)
+
+
+def test_a_group_without_room_is_left_out() -> None:
+    candidates = import_module("candidates")
+
+    def step_with(error: Exception) -> Any:
+        def step(encoded: Any) -> None:
+            raise error
+
+        return type("Ours", (), {"step": staticmethod(step)})
+
+    assert not candidates._has_room(step_with(torch.OutOfMemoryError("CUDA out of memory")), ())
+    with pytest.raises(RuntimeError, match="shapes"):
+        candidates._has_room(step_with(RuntimeError("shapes don't fit")), ())
+
+
+@pytest.mark.parametrize("shape", ["toy-t5", "toy-gpt2", "toy-qwen3"])
 def test_operations_are_those_that_torch_counts(shape: str) -> None:
     shapes, flops, peers = import_module("shapes"), import_module("flops"), import_module("peers")
     family = "seq2seq" if shape == "toy-t5" else "causal"

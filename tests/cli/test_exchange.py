@@ -33,7 +33,8 @@ def test_a_run_goes_to_peft(softprune: Softprune, backbone_of: Callable[..., Bac
     assert first == f"{out}: adapter_config.json, adapter_model.safetensors, README.md; 2 tokens of 32 dimensions"
     assert blank == ""
     assert code[1:] == [
-        'backbone = AutoModelForCausalLM.from_pretrained("org/model")',
+        'backbone = AutoModelForCausalLM.from_pretrained("org/model")'
+        "  # AutoModelForImageTextToText where it also sees or hears",
         f'model = PeftModel.from_pretrained(backbone, "{out}")',
     ]
     assert sorted(path.name for path in out.iterdir()) == [

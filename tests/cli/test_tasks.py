@@ -72,6 +72,86 @@ def test_show_of_the_generated_task_and_of_what_is_not_there(softprune: Softprun
         assert (answer.code, told in answer.err) == (2, True)
 
 
+CHAT = """
+title: Which team should answer
+fields: [text]
+template: "{text} Who should answer? {mask}"
+answers: [finance, security]
+gold: team
+chat: {system: be brief, place: PLACE}
+sources:
+  file: {files: {train: rows.csv}, held_out: 0.5}
+"""
+
+
+@pytest.fixture
+def chat_task(tmp_path: Path) -> Callable[[str], str]:
+    """A conversation's task, with the prompt in one place or the other."""
+    rows = [f"{text} {n},{team}" for n in range(20) for text, team in (("a bill", "finance"), ("a lock", "security"))]
+    (tmp_path / "rows.csv").write_text("\n".join(["text,team", *rows]))
+
+    def write(place: str) -> str:
+        path = tmp_path / f"{place}.yaml"
+        path.write_text(CHAT.replace("PLACE", place))
+        return str(path)
+
+    return write
+
+
+def test_show_tells_a_conversation_and_its_seams(
+    softprune: Softprune, chat_task: Callable[[str], str], tiny_models: Callable[[str], Path]
+) -> None:
+    model = str(tiny_models("chat"))
+    shown = softprune("tasks", "show", chat_task("system"), "-n", "1", "--backbone", model).out
+    assert "chat         be brief; the prompt is inside the system's turn" in shown
+    assert "<start_of_turn>user\n" in shown
+    assert "[prompt]be brief" in shown
+    assert re.search(r"^prompt +.* \d+ '\\n' \[prompt\] \d+ ", shown, re.M)
+    assert re.search(r"^answer +.* \[answer\] \d+ ", shown, re.M)
+    in_front = softprune("tasks", "show", chat_task("front"), "-n", "1", "--backbone", model).out
+    assert "[prompt]<|endoftext|><start_of_turn>user" in in_front
+    unnamed = softprune("tasks", "show", chat_task("front"))
+    assert (unnamed.code, "name one to see examples as it reads them" in unnamed.out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [("tiny-causal", "a tokenizer with a chat template"), ("tiny", "a decoder-only backbone for a task with chat")],
+)
+def test_a_conversation_needs_a_chat_model(
+    softprune: Softprune, chat_task: Callable[[str], str], tmp_path: Path, backbone: str, message: str
+) -> None:
+    out = str(tmp_path / "run")
+    answer = softprune("tune", "--task", chat_task("front"), "--backbone", backbone, "--epochs", "1", "--out", out)
+    assert (answer.code, message in answer.err, "Traceback" in answer.err) == (2, True, False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["front", "system"])
+def test_a_conversation_from_training_to_predictions(
+    softprune: Softprune,
+    chat_task: Callable[[str], str],
+    tiny_models: Callable[[str], Path],
+    tmp_path: Path,
+    place: str,
+) -> None:
+    run, task = tmp_path / "run", chat_task(place)
+    flags = ["--backbone", str(tiny_models("chat")), "--epochs", "1", "--threads", "1", "--out", str(run)]
+    tuned = softprune("tune", "--task", task, *flags)
+    assert tuned.code == 0, tuned.err
+    out = tmp_path / "out.jsonl"
+    (tmp_path / "new.jsonl").write_text('{"text": "a bill 7"}\n{"text": "a lock 8"}\n')
+    predicted = softprune("predict", str(run), "--input", str(tmp_path / "new.jsonl"), "--out", str(out))
+    assert predicted.code == 0, predicted.err
+    assert len(out.read_text().splitlines()) == 2
+    exported = softprune("export", str(run), "--format", "peft", "--out", str(tmp_path / "peft"))
+    assert (exported.code, "inside the system's turn" in exported.err) == (
+        (0, False) if place == "front" else (2, True)
+    )
+    vectors = softprune("export", str(run), "--format", "safetensors", "--out", str(tmp_path / "vectors"))
+    assert ("tokens that open the system's turn" in vectors.out) == (place == "system")
+
+
 def test_stats_of_a_folder(softprune: Softprune, root: Path) -> None:
     answer = softprune("tasks", "stats", "--data", str(root))
     assert cells(answer, "cb") == ["cb", "NLI", "4", "4", "4", "accuracy", "13", "50.0"]

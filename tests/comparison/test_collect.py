@@ -40,6 +40,18 @@ def test_texts_become_their_own_scores() -> None:
     assert np.allclose(made.counts_NC, [[0.5, 1.0]])
 
 
+def test_texts_with_an_answer_become_right_or_wrong() -> None:
+    metric = metric_named("exact_match", extract="no such mark")
+    lines = numbered({"right": True}, {"right": False})  # of a fresh seed, without texts
+    found = score_lines(lines, metric)
+    assert found is not None
+    assert found.counts_NC.tolist() == [[1, 1], [0, 1]]
+    texts = score_lines(numbered({"written": "is 4", "reference": "# 4"}), metric_named("exact_match", extract=r"\d"))
+    assert texts is not None
+    assert texts.counts_NC.tolist() == [[1, 1]]
+    assert score_lines(numbered({"exact_match": 1.0}), metric) is None
+
+
 def test_what_is_not_there_has_no_counts(tmp_path: Path) -> None:
     assert FinishedRun(tmp_path, "demo", 0).scored("tuned") is None
     for lines in ([], numbered({"gold": 1})):

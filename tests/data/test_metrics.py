@@ -54,7 +54,7 @@ def test_unknown_metric_and_uneven_lengths():
         metric_named("acuracy")
     with pytest.raises(SoftpruneError, match="one prediction per example"):
         metric_named("accuracy").value(answered([0], [0, 1]))
-    assert tuple(METRICS) == ("accuracy", "f1", "rouge1", "rouge2", "rougeL")
+    assert tuple(METRICS) == ("accuracy", "f1", "rouge1", "rouge2", "rougeL", "exact_match")
 
 
 class BalancedAccuracy(Metric):
@@ -67,7 +67,7 @@ class BalancedAccuracy(Metric):
         self.n_answers = n_answers
 
     @classmethod
-    def for_task(cls, n_answers: int, positive: int | None) -> Metric:
+    def for_task(cls, n_answers: int, positive: int | None, extract: str | None = None) -> Metric:
         return cls(n_answers)
 
     def counts(self, scores: Scores) -> Floats:

@@ -38,6 +38,8 @@ def test_official_files_of_every_task(tmp_path, task):
     whole = asked(definition, path)
     assert all(each.example.gold >= 0 for each in whole)
     right = source.columns.get(definition.target or definition.gold, definition.gold)
+    if task == "metamath_gsm8k":  # its row reader renames this column
+        right = "response"
     rows = [without(located.row, right) for located in read_rows(path, file_format(path), source.header)]
     bare = tmp_path / path.name
     if source.header is None:

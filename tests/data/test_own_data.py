@@ -9,7 +9,9 @@ from collections import Counter
 import pytest
 
 from softprune.data import load_task, select_sets
+from softprune.data.definition_loading import check_definition
 from softprune.errors import ManyErrors, SoftpruneError
+from softprune.types import Chat
 
 SHORT = """
 fields: [text]
@@ -190,3 +192,24 @@ def test_labels_that_yaml_took_for_truths_are_explained(own, tmp_path):
 def test_the_generated_task_takes_no_data(tmp_path):
     with pytest.raises(SoftpruneError, match=r"(?s)demo, which is generated.*leave --data out"):
         load_task("demo").load(tmp_path)
+
+
+def test_a_conversation_is_true_or_says_more(own):
+    assert own().definition.chat is None
+    assert "chat" not in own().definition.model_dump(mode="json")  # as before there were conversations
+    assert own().load().train[0].chat is None
+    plain = own(SHORT + "chat: true\n")
+    assert plain.load().train[0].chat == Chat()
+    assert own(SHORT + "chat: false\n").definition.chat is None
+    more = own(SHORT + "chat: {system: be brief, place: system, options: {enable_thinking: false}}\n")
+    assert more.load().train[0].chat == Chat("be brief", "system", (("enable_thinking", False),))
+    again = check_definition(more.definition.model_dump(mode="json"), more.folder)
+    assert again == more.definition
+
+
+@pytest.mark.parametrize(
+    ("chat", "message"),
+    [("{sistem: hi}", 'did you mean "system"'), ("{place: end}", "`chat.place`"), ("maybe", "`chat`")],
+)
+def test_a_conversation_s_mistakes(own, chat, message):
+    assert message in mistakes(own, f"{SHORT}chat: {chat}\n")

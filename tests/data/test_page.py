@@ -9,7 +9,15 @@ import pytest
 import yaml
 
 from softprune.data import load_task, task_names
-from softprune.data.definition import Definition, FieldSpec, FileSource, GeneratedSource, HubSource, Sources
+from softprune.data.definition import (
+    ChatSpec,
+    Definition,
+    FieldSpec,
+    FileSource,
+    GeneratedSource,
+    HubSource,
+    Sources,
+)
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
 EXAMPLE = re.search(r"^```yaml\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE).group(1)
@@ -26,9 +34,9 @@ def test_the_example_is_short_and_loads(tmp_path):
     assert (len(splits.train), len(splits.validation)) == (48, 12)
 
 
-@pytest.mark.parametrize("model", [Definition, FieldSpec, Sources, FileSource, HubSource, GeneratedSource])
+@pytest.mark.parametrize("model", [Definition, ChatSpec, FieldSpec, Sources, FileSource, HubSource, GeneratedSource])
 def test_every_key_is_told(model):
-    told = set(re.findall(r"`(?:\w+\.)*(\w+)`", PAGE[PAGE.index("## Every key") :]))
+    told = set(re.findall(r"`(?:\w+\.)*(\w+)`", PAGE[PAGE.index("### Chat models") :]))
     assert set(model.model_fields) - told - {"sources"} == set()
 
 
@@ -49,10 +57,12 @@ def test_the_table_is_what_ships(name):
     written = definition.template.removesuffix("{mask}").strip()
     for field, spec in definition.fields.items():
         written = written.replace(f"{{{field}}}", f"{{{field}}}{spec.append}")
-    assert template == f"`{written}`"
+    assert template == f"`{written}`".replace("\n", r"\n")
     if definition.score == "sum":
         assert answers == ", ".join(definition.answers)
     assert metric.lower().startswith(definition.metric.lower())
     source = definition.sources.hub
-    assert hub == ("–" if source is None else " ".join(filter(None, (f"`{source.repository}`", source.config))))
+    places = () if source is None else (source, *source.elsewhere.values())
+    named = [" ".join(filter(None, (f"`{place.repository}`", place.config))) for place in places]
+    assert hub == (", ".join(named) or "–")
     assert source is None or not source.verified

@@ -21,8 +21,8 @@ def rte(tmp_path):
     return Path(shutil.copytree(FIXTURES / "official" / "rte", tmp_path / "rte"))
 
 
-def test_twelve_tasks_are_read():
-    assert len(READ) == 12
+def test_thirteen_tasks_are_read():
+    assert len(READ) == 13
 
 
 @pytest.mark.parametrize("task", READ)
@@ -31,7 +31,7 @@ def test_official_and_hub_layouts_give_identical_examples(task):
     hub = load_task(task).load(FIXTURES / "hub" / task)
     same_names_and_labels = task == "imdb"
     assert (official.layout, hub.layout) == ("official", "official" if same_names_and_labels else "hub")
-    seen = task != "cnn_dailymail"  # no copy of its files was at hand
+    seen = task not in ("cnn_dailymail", "metamath_gsm8k")  # no copy of their files was at hand
     assert (official.verified, hub.verified) == (seen, same_names_and_labels)
     assert len(official.train) >= 4
     assert official.train == hub.train
@@ -193,6 +193,24 @@ def test_the_hub_by_name(monkeypatch):
     assert fake.calls == [(("aps/super_glue", "cb"), {})]
     assert splits.train == load_task("cb").load(FIXTURES / "official" / "cb").train
     assert (splits.source, splits.layout, splits.verified) == ("aps/super_glue/cb", "hub", False)
+
+
+def test_two_data_sets_of_the_hub_are_one_task(monkeypatch):
+    task, folder = load_task("metamath_gsm8k"), FIXTURES / "official" / "metamath_gsm8k"
+    train, test = (
+        [json.loads(line) for line in (folder / name).read_text().splitlines()]
+        for name in ("MetaMathQA.jsonl", "test.jsonl")
+    )
+    fake = FakeDatasets({"train": train}, {"train": train, "test": test})
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+    splits = task.load()
+    assert [call[0] for call in fake.calls] == [("meta-math/MetaMathQA", None), ("openai/gsm8k", "main")]
+    assert splits.source == "meta-math/MetaMathQA, openai/gsm8k/main"
+    assert splits.train == task.load(folder).train
+    assert splits.validation == task.load(folder).validation
+    monkeypatch.setitem(sys.modules, "datasets", FakeDatasets({"train": train}, {"train": train}))
+    with pytest.raises(SoftpruneError, match="a split test of openai/gsm8k"):
+        task.load()
 
 
 def test_a_repository_that_is_still_a_script_loads_its_parquet_branch(monkeypatch):

@@ -86,7 +86,7 @@ def test_a_broken_xz_archive(task_file):
         ("target: summary", "target: summary\nanswers: [a, b]", "`target` (a text to write) or `answers`"),
         ("target: summary", "target: summary\ntargets: answers", "`targets: text` beside `target`"),
         ("target: summary", "target: article", "a `target` that is no field of the input"),
-        ("target: summary", "target: summary\nmetric: f1", "a metric of texts (rouge1, rouge2, rougeL)"),
+        ("target: summary", "target: summary\nmetric: f1", "a metric of texts (rouge1, rouge2, rougeL, exact_match)"),
         ("target: summary", "target: summary\ngold: part", "no `gold` beside `target`"),
         ("target: summary", "target: summary\npositive: a", "no `positive` beside `target`"),
         ("target: summary", 'target: "{summary}"', "one plain name, without braces"),

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 
-from models import gpt2_tokenizer
+from models import CHATML, MERGED
 from softprune.errors import SoftpruneError
 from softprune.models import load_backbone
 from softprune.models.base import Backbone
@@ -19,19 +18,6 @@ from softprune.types import Chat, Encoded, Example, Segment
 
 Models = Callable[[str], Path]
 
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n"
-    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
-)
-# The system's text opens the user's first turn, as in Gemma 3; the template writes a beginning-of-sequence token.
-MERGED = (
-    "{{ bos_token }}{% set ns = namespace(first='') %}{% for m in messages %}"
-    "{% if m['role'] == 'system' %}{% set ns.first = m['content'] + '\n\n' %}{% else %}"
-    "<start_of_turn>{{ 'model' if m['role'] == 'assistant' else 'user' }}\n"
-    "{{ ns.first }}{{ m['content'] | trim }}<end_of_turn>\n{% set ns.first = '' %}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
-)
 # A space in front of the answer and no generation prompt, as in Llama 2.
 BRACKETS = (
     "{% for m in messages %}{% if m['role'] == 'system' %}{{ bos_token }}<<SYS>>{{ m['content'] }}<</SYS>>"
@@ -43,31 +29,12 @@ NO_SYSTEM = (
     "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
 )
 TEMPLATES = {"chatml": CHATML, "merged": MERGED, "brackets": BRACKETS}
-TURNS = ["<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>"]
 TEXT, ANSWERS = "the film was a slow and quiet joy", ("it was positive", "negative")
 
 
-@pytest.fixture(scope="module")
-def chat_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Llama whose tokenizer knows the templates' special tokens, and has none that pads or ends a text."""
-    folder = tmp_path_factory.mktemp("chat")
-    gpt2_tokenizer(folder)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_special_tokens({"additional_special_tokens": TURNS})
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = transformers.LlamaConfig(**sizes, vocab_size=len(tokenizer), max_position_embeddings=256)
-    model = transformers.LlamaForCausalLM(config)
-    for weight in model.parameters():
-        torch.nn.init.normal_(weight, 1.0 if weight.dim() == 1 else 0.0, 0.3)
-    model.save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
-def backbone(chat_folder: Path) -> Backbone:
-    return load_backbone(str(chat_folder), dtype="float32", device="cpu")
+def backbone(tiny_models: Models) -> Backbone:
+    return load_backbone(str(tiny_models("chat")), dtype="float32", device="cpu")
 
 
 def said(chat: Chat, answer: str | None = None) -> list[dict[str, str]]:
@@ -146,8 +113,7 @@ def test_a_generation_prompt_that_says_more_than_a_turn(backbone: Backbone) -> N
     assert tokenizer.decode(list(chat_answer_ids(tokenizer, chat, "negative"))) == "negative"
 
 
-def test_a_written_text_ends_as_a_turn_does(chat_folder: Path) -> None:
-    backbone = load_backbone(str(chat_folder), dtype="float32", device="cpu")
+def test_a_written_text_ends_as_a_turn_does(backbone: Backbone) -> None:
     tokenizer = backbone.tokenizer
     tokenizer.chat_template = CHATML
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")

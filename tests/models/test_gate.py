@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_architectures as tiny
 import torch
 import transformers
-import zoo
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from softprune.errors import SoftpruneError
@@ -110,7 +110,7 @@ def test_a_kernel_that_disagrees_with_the_usual_one_is_not_taken(
 
 def test_falcon_with_alibi_keeps_the_usual_kernel(tmp_path: Path) -> None:
     """transformers' plain attention of Falcon adds alibi twice: scores are 10% off."""
-    folder = zoo.build(tmp_path, "causal", "falcon alibi")
+    folder = tiny.build(tmp_path, "causal", "falcon alibi")
     assert load(folder, "bfloat16").model.config._attn_implementation == "sdpa"
 
 
@@ -120,7 +120,7 @@ def test_falcon_with_alibi_keeps_the_usual_kernel(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("name", ["mamba", "rwkv"])
 def test_a_trunk_that_ends_in_float32(tmp_path: Path, name: str, dtype: str) -> None:
-    backbone = load(zoo.build(tmp_path, "causal", name), dtype)
+    backbone = load(tiny.build(tmp_path, "causal", name), dtype)
     assert backbone.dtype == getattr(torch, dtype)
 
 
@@ -128,7 +128,7 @@ def test_a_trunk_that_ends_in_float32(tmp_path: Path, name: str, dtype: str) -> 
     ("family", "name"), [("causal", "rwkv"), ("causal", "codegen"), ("causal", "mpt"), ("masked", "roberta")]
 )
 def test_configurations_without_a_padding_token(tmp_path: Path, family: str, name: str) -> None:
-    folder = zoo.build(tmp_path, family, name)
+    folder = tiny.build(tmp_path, family, name)
     config = json.loads((folder / "config.json").read_text())
     config.pop("pad_token_id", None)
     (folder / "config.json").write_text(json.dumps(config))
@@ -139,15 +139,12 @@ def test_configurations_without_a_padding_token(tmp_path: Path, family: str, nam
 
 
 def test_deberta_s_other_head(tmp_path: Path) -> None:
-    backbone = load(zoo.build(tmp_path, "masked", "deberta-v2", legacy=False))
+    backbone = load(tiny.build(tmp_path, "masked", "deberta-v2", legacy=False))
     assert not hasattr(backbone.model, "cls")
 
 
 def test_llama_4_s_text_model(tmp_path: Path) -> None:
-    settings = {**zoo.CAUSAL["qwen3"], "num_local_experts": 2, "intermediate_size_mlp": 48}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(zoo.CAUSAL, "llama4_text", settings)
-        backbone = load(zoo.build(tmp_path, "causal", "llama4_text"))
+    backbone = load(tiny.build(tmp_path, "causal", "llama4_text"))
     assert backbone.trunk is backbone.model.model
 
 
@@ -178,10 +175,7 @@ def test_wrappers_without_a_text_model_are_named(tmp_path: Path, kind: str, mess
 
 def test_positions_that_nothing_limits(tmp_path: Path) -> None:
     """XLNet says -1. It also reads ahead, so it is no causal model."""
-    settings = {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(zoo.CAUSAL, "xlnet", settings)
-        folder = zoo.build(tmp_path, "causal", "xlnet")
+    folder = tiny.build(tmp_path, "causal", "xlnet")
     assert describe(str(folder)).positions is None
     with pytest.raises(SoftpruneError, match='"xlnet", which differs by'):
         load(folder)

@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny_architectures as tiny
 import torch
 from safetensors.torch import save_file
 
 from softprune.errors import SoftpruneError
+from softprune.models import load_backbone
 from softprune.models.pooling import pool, read_head
+from softprune.types import Encoded
 
 HIDDEN = torch.tensor([[[1.0, -2.0], [3.0, 5.0], [100.0, 100.0]], [[2.0, 2.0], [4.0, 0.0], [6.0, 1.0]]])
 MASK = torch.tensor([[1, 1, 0], [1, 1, 1]])
@@ -23,6 +26,8 @@ MASK = torch.tensor([[1, 1, 0], [1, 1, 1]])
         ("cls", [[1.0, -2.0], [2.0, 2.0]]),
         ("max", [[3.0, 5.0], [6.0, 2.0]]),
         ("mean_sqrt_len", [[4 / 2**0.5, 3 / 2**0.5], [12 / 3**0.5, 3 / 3**0.5]]),
+        ("weightedmean", [[7 / 3, 8 / 3], [28 / 6, 5 / 6]]),
+        ("lasttoken", [[3.0, 5.0], [6.0, 1.0]]),
     ],
 )
 def test_pooling_reads_real_tokens_only(mode: str, expected: list[list[float]]) -> None:
@@ -30,6 +35,7 @@ def test_pooling_reads_real_tokens_only(mode: str, expected: list[list[float]]) 
 
 
 def write(folder: Path, kinds: list[str], pooling: dict[str, object], dense: dict[str, object] | None = None) -> Path:
+    folder.mkdir(exist_ok=True)
     modules = [{"idx": i, "name": str(i), "path": f"{i}_{kind}", "type": f"a.b.{kind}"} for i, kind in enumerate(kinds)]
     (folder / "modules.json").write_text(json.dumps(modules))
     for module in modules:
@@ -45,6 +51,53 @@ def write(folder: Path, kinds: list[str], pooling: dict[str, object], dense: dic
             }
             save_file(weights, folder / f"{i}_{kind}" / "model.safetensors")
     return folder
+
+
+SWITCHES = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+
+
+@pytest.mark.parametrize("modes", [("lasttoken",), ("weightedmean",), tuple(SWITCHES.values())], ids=len)
+def test_poolings_are_those_of_sentence_transformers(modes: tuple[str, ...], tmp_path: Path) -> None:
+    """As it saves them now, and by the switches that it saved before version 5."""
+    modules = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
+    states = torch.randn(3, 7, 4, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[1] * 7, [1] * 4 + [0] * 3, [1] + [0] * 6])
+    theirs = modules.Pooling(4, pooling_mode=modes)
+    expected = theirs({"token_embeddings": states, "attention_mask": mask})["sentence_embedding"]
+    theirs.save(str(tmp_path))
+    now = read_head(write(tmp_path / "now", ["Pooling"], json.loads((tmp_path / "config.json").read_text())))
+    before = read_head(write(tmp_path / "before", ["Pooling"], {key: mode in modes for key, mode in SWITCHES.items()}))
+    for head in (now, before):
+        assert difference(head(states, mask), expected) <= 1e-5
+        assert difference(head(states, torch.ones_like(mask)), expected) > 1e-2  # padding is read
+
+
+def test_a_model_that_pools_its_last_token_loads(tmp_path: Path) -> None:
+    """A decoder as Qwen3-Embedding is: texts in a padded batch have the states of their own last tokens."""
+    tiny.build(tmp_path, "sentence", "qwen3")
+    write(tmp_path, ["Transformer", "Pooling"], {"pooling_mode": "lasttoken"})
+    entries = json.loads((tmp_path / "modules.json").read_text())
+    entries[0]["path"] = ""
+    (tmp_path / "modules.json").write_text(json.dumps(entries))
+    backbone = load_backbone(str(tmp_path), dtype="float32", device="cpu")
+    texts = [(41, 33, 29, 52, 47), (36, 55, 31)]
+    batch = backbone.batch([Encoded(text, -1, ((61,),), 0) for text in texts])
+    with torch.no_grad():
+        found = backbone.read_softly(torch.zeros(2, 0, backbone.info.hidden), batch)
+        states = [backbone.model(input_ids=torch.tensor([text])).last_hidden_state[0] for text in texts]
+    assert difference(found, torch.stack([state[-1] for state in states])) <= 1e-5
+    assert difference(found, torch.stack([state.mean(0) for state in states])) > 1e-2
+
+
+def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).abs().max() / expected.abs().max())
 
 
 DENSE = {"in_features": 2, "out_features": 2, "bias": True, "activation_function": "torch.nn.modules.activation.ReLU"}
@@ -87,8 +140,8 @@ def test_dense_and_normalise_run_in_the_order_of_the_file(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "pooling",
     [
-        {"pooling_mode": "median"},
-        {"pooling_mode_median": True, "pooling_mode_mean_tokens": True},
+        {"pooling_mode": "attention"},
+        {"pooling_mode_attention": True, "pooling_mode_mean_tokens": True},
         {"pooling_mode_mean_tokens": False},
     ],
 )

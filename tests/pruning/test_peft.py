@@ -180,6 +180,17 @@ def test_peft_would_feed_it_otherwise(backbone_of: Backbones, tiny_models: Model
     assert difference(theirs, of_softprune(backbone, ticket.prompt())) > 100 * TOLERANCE
 
 
+def test_peft_would_give_it_too_little(backbone_of: Backbones, tmp_path: Path) -> None:
+    """Gemma 3n and 4 look up a second embedding of every token, and peft gives them vectors alone."""
+    ticket = small_ticket(backbone_of("gpt2"))
+    layered = replace(ticket, info=replace(ticket.info, has_layer_embeddings=True))
+    with pytest.raises(SoftpruneError, match="looks up an embedding of every token id for each layer"):
+        export(layered, "peft", tmp_path / "adapter")
+    assert not (tmp_path / "adapter").exists()
+    export(layered, "safetensors", tmp_path / "vectors")
+    export(ticket, "peft", tmp_path / "adapter")
+
+
 def test_nothing_is_overwritten(backbone_of: Backbones, tmp_path: Path) -> None:
     (tmp_path / "mine").touch()
     with pytest.raises(SoftpruneError, match="holds mine"):

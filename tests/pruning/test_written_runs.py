@@ -221,6 +221,27 @@ def test_interpretable_where_the_prompt_does_something() -> None:
         assert ("isn't shown to write better than the model without one" in found.sentence) is not expected
 
 
+def test_right_and_wrong_texts_have_mcnemars_test() -> None:
+    """Of 12 texts the winner has 9 right and the control 3: six differ one way, and p is 2 * 2**-6."""
+    references = tuple(f"#### {i}" for i in range(12))
+    texts = {"winner": (*references[:9], "", "", ""), "control": (*references[:3], *["#### x"] * 9)}
+    texts |= {"tuned": references, "zero_shot": ("",) * 12, "random": ("",) * 12}
+    recipe = resolve(["selection.seeds=0", "selection.resamples=200"])
+    metric = metric_named("exact_match", extract=r"#### (\S+)")
+    rows = {
+        name: ResultRow(metric="exact_match", value=metric.value(each), n=12, parameters=4, interval=(0.0, 1.0))
+        for name, each in scored(texts, references).items()
+    }
+    rows["constant"] = ResultRow(metric="exact_match", value=1 / 12)
+    _, found = conclude(recipe, Reported(metric, None, scored(texts, references), rows, 3))
+    assert found.mcnemar is not None
+    assert (found.mcnemar.only_winner, found.mcnemar.only_control) == (6, 0)
+    assert found.mcnemar.p == pytest.approx(2 / 2**6)
+    assert found.value == pytest.approx(0.5)
+    _, grouped = conclude(recipe, Reported(metric, ["a", "b"] * 6, scored(texts, references), rows, 3))
+    assert grouped.mcnemar is None
+
+
 def test_a_ticket_writes_to_new_rows(run_of: Callable[..., Run], task_file: Path) -> None:
     run = run_of("gpt2", "tune")
     ticket = Ticket.load(run.out)

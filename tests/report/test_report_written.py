@@ -12,6 +12,7 @@ import pytest
 from softprune.report import formatting
 from softprune.report.charts import compression_chart, training_chart
 from softprune.report.page import changed_answers, html, written_samples
+from softprune.report.run_comparison import compare_runs
 from softprune.report.run_reader import Prediction, read_run
 from softprune.report.table import columns, comparison_rows, mark_meaning
 
@@ -116,3 +117,82 @@ def test_texts_that_share_more_are_better() -> None:
     assert (gained["gold"], gained["control"], gained["winner"]) == ("a box", "a", "d")
     lost = next(change for change in found["samples"] if change["direction"] == "lost")
     assert lost["winner"] == "nothing"
+
+
+# --- texts with an answer in them, right or wrong ---
+
+
+def as_exact(info: dict[str, Any]) -> None:
+    as_texts(info)
+    info["task"] |= {"metric": "exact_match", "extract": r"#### <(\S+)>"}
+    for row in info["results"].values():
+        row |= {"metric": "exact_match", "extracted": 0.875, "rouge1": None, "rouge2": None}
+    info["results"]["constant"]["answer"] = "42"
+
+
+@pytest.fixture
+def exact_run(xprompt_run: Path, edit: Edit) -> Path:
+    edit(xprompt_run, as_exact)
+    for name, found in {"control": ["1", None, "3", "4"], "winner": ["1", "2", None, "9"]}.items():
+        lines = [
+            {
+                "id": f"n{at}",
+                "index": at,
+                "text": "a sum",
+                "written": f"text {name} #### <{answer}>",
+                "reference": f"so #### <{at + 1}>",
+                "extracted": answer,
+                "expected": str(at + 1),
+                "right": answer == str(at + 1),
+            }
+            for at, answer in enumerate(found)
+        ]
+        path = xprompt_run / "predictions" / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return xprompt_run
+
+
+def test_the_table_says_how_often_an_answer_was_found(exact_run: Path) -> None:
+    run = read_run(exact_run)
+    fields = dict(columns(run))
+    assert fields["value"] == "exact match (%)"
+    assert fields["extracted"] == "with an answer (%)"
+    assert {"rouge1", "rouge2", "predicted"}.isdisjoint(fields)
+    rows = {row.name: row for row in comparison_rows(run)}
+    assert rows["winner"].cells["extracted"] == "87.5"
+    assert rows["constant"].label == "best constant answer (42)"
+    assert mark_meaning(run) == "‡ not shown to be above the best constant answer"
+
+
+def test_answers_in_texts_that_changed(exact_run: Path) -> None:
+    run = read_run(exact_run)
+    found = changed_answers(run.predictions["control"], run.predictions["winner"])
+    counts = [found[name] for name in ("compared", "changed", "gained", "lost", "neither")]
+    assert counts == [4, 4, 1, 2, 1]  # right both times, then only the winner, only the control twice
+    gained = next(change for change in found["samples"] if change["direction"] == "gained")
+    assert gained["id"] == "n1"
+    assert (gained["control"][-11:], gained["winner"][-4:]) == ("→ no answer", " → 2")
+
+
+def test_the_page_of_right_and_wrong_texts(exact_run: Path) -> None:
+    page = html(read_run(exact_run), [])
+    parts = ("#### &lt;(\\S+)&gt;", "1 right only with the winner, 2 right only with the control", "McNemar")
+    for part in (*parts, "both are right, or both are wrong", "with an answer (%)"):
+        assert part in page, part
+    for part in ("ROUGE", "first sentences", "shares more"):
+        assert part not in page, part
+
+
+def test_runs_of_right_and_wrong_texts_beside_each_other(exact_run: Path, edit: Edit) -> None:
+    def set_values(info: dict[str, Any]) -> None:
+        for name in ("control", "winner"):
+            info["results"][name]["value"] = {"control": 0.75, "winner": 0.5}[name]
+
+    edit(exact_run, set_values)
+    run = read_run(exact_run)
+    rows = {row["label"]: row for row in compare_runs(run, run)["rows"]}
+    assert rows["winning ticket"]["interval"] == "0.0 to 0.0"
+    edit(exact_run, lambda info: info["results"]["winner"].update(value=0.25))  # not what the texts say
+    other = read_run(exact_run)
+    rows = {row["label"]: row for row in compare_runs(other, other)["rows"]}
+    assert rows["winning ticket"]["interval"] == formatting.NOT_MEASURED

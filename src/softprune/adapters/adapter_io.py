@@ -156,7 +156,8 @@ def export_adapter(adapter: SavedAdapter, folder: str | Path) -> tuple[str, ...]
     """
     info, method = adapter.info, adapter.plan.method
     if method == "p-tuning" and info.family in TASK_TYPES:
-        files = adapter_files(adapter.tensors[VECTORS], info.backbone, info.family)
+        chat = adapter.definition.conversation
+        files = adapter_files(adapter.tensors[VECTORS], info.backbone, info.family, chat)
     elif adapter.peft is not None:
         config = adapter.peft | {
             "base_model_name_or_path": info.backbone,

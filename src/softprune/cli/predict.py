@@ -66,6 +66,7 @@ def predict(
 ) -> None:
     """Answer the rows of a file with a ticket or an adapter, or each row with its own of several tickets."""
     from softprune.adapters.adapter_io import holds_adapter, read_adapter
+    from softprune.data.metrics import ExactMatch
     from softprune.data.row_files import RowWriter, file_format, refuse_columns
     from softprune.data.sources import read_input
     from softprune.evaluation.predict import backbone_of
@@ -88,7 +89,10 @@ def predict(
         definitions = [ticket.definition for ticket in tickets.values()]
     with RowWriter(out) as writer:  # first, since a backbone takes a while to load
         wide = file_format(out) == "jsonl"
-        added = ("prediction", "probability", "probabilities") if wide else ("prediction", "probability")
+        exact = any(definition.metric == ExactMatch.name for definition in definitions)
+        added = ["prediction", "probability"]
+        added += ["probabilities"] if wide else []
+        added += ["extracted", "right"] if exact else []
         rows = refuse_columns(read_input(definitions, input_file), added)
         answering: Answering | dict[str, Ticket] = tickets
         if adapter is not None:
@@ -106,7 +110,7 @@ def predict(
             ensemble=ensemble,
             combine=combine,
         )
-        summary = _write_answers(predictions, writer, wide=wide)
+        summary = _write_answers(predictions, writer, wide=wide, exact=exact)
     say(f"{summary}: {out}", err=True)
 
 
@@ -137,10 +141,11 @@ def _read_tickets(runs: Sequence[str], prompts: str | None, which: str, *, ensem
     return tickets
 
 
-def _write_answers(predictions: Iterator[Prediction], writer: RowWriter, *, wide: bool) -> str:
+def _write_answers(predictions: Iterator[Prediction], writer: RowWriter, *, wide: bool, exact: bool) -> str:
     """Write predictions as they come, with a progress line; returns a summary of them.
 
-    `wide` adds every candidate's probability to a row, which only JSON lines hold well.
+    `wide` adds every candidate's probability to a row, which only JSON lines hold well; `exact` the answer that was
+    found in a text, and whether it is right.
     """
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -156,10 +161,12 @@ def _write_answers(predictions: Iterator[Prediction], writer: RowWriter, *, wide
                 row = {**each.row, "prediction": each.answer, "probability": each.probability}
                 if wide and each.probabilities:
                     row["probabilities"] = dict(zip(each.answers, each.probabilities, strict=True))
+                if exact:
+                    row |= {"extracted": each.extracted, "right": each.right}
                 rows.append(row)
                 counts.update(rows=1, cut=each.cut > 0, empty=each.empty)
-                if each.gold is not None and each.answers:
-                    counts.update(labelled=1, right=each.gold == each.answer)
+                if each.right is not None:
+                    counts.update(labelled=1, right=each.right)
                 elif each.gold is not None and has_rouge:
                     counts.update(written=1)
                     shared += rouge(each.answer, each.gold)[-1]

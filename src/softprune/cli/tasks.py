@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,7 @@ from softprune.cli.output import print_rich, say, table
 from softprune.errors import SoftpruneError, join_errors
 
 if TYPE_CHECKING:
-    from softprune.data import Splits, Task
+    from softprune.data import Metric, Splits, Task
     from softprune.data.data_statistics import TaskStatistics
     from softprune.data.definition import Split
     from softprune.data.scaffold import Guess
@@ -83,6 +83,10 @@ def show(
     if loaded.definition.is_generation:
         name, target_length = "tiny-seq2seq", TEXT_LENGTH
         last = f"targets at {TEXT_LENGTH}, their end included"
+    if loaded.definition.chat is not None and backbone is None:
+        do = "name one to see examples as it reads them: --backbone MODEL"
+        say(f"\na conversation is read by models with a chat template; {do}")
+        return
     name = backbone or name
     model = load_backbone(name, device="cpu")  # for its tokenizer and limits; nothing is computed
     # What the model's positions leave beside a prompt of the default size.
@@ -90,7 +94,7 @@ def show(
     encoded = model.encode(shown, room, target_length)
     for place, (example, read) in enumerate(zip(shown, encoded, strict=True), start=1):
         say(f"\n{source} {place}")
-        _print_example(example, read, model, room)
+        _print_example(example, read, model, room, loaded.metric)
     rest = f" of {max_length} asked, the rest is the prompt's" if room < max_length else ""
     say(f"\ntokens of {name}; inputs are cut at {room}{rest}; {last}")
 
@@ -104,8 +108,13 @@ def _print_definition(task: Task, splits: Splits | None) -> None:
         ("instruction", definition.instruction or _ABSENT),
         ("template", definition.template),
     ]
+    if definition.chat is not None:
+        where = "in front" if definition.chat.place == "front" else "inside the system's turn"
+        rows.append(("chat", f"{definition.chat.system or 'no system text'}; the prompt is {where}"))
     if definition.is_generation:
         rows.append(("target", f"{definition.target} (a text to write)"))
+        if definition.extract is not None:
+            rows.append(("extract", definition.extract))
     else:
         rows.append(("answers", ", ".join(definition.answers)))
     positive = f" of {definition.positive}" if definition.positive else ""
@@ -116,7 +125,9 @@ def _print_definition(task: Task, splits: Splits | None) -> None:
     _print_grid(rows)
 
 
-def _print_example(example: Example, read: Encoded, backbone: Backbone, room: int) -> None:
+def _print_example(example: Example, read: Encoded, backbone: Backbone, room: int, metric: Metric) -> None:
+    from softprune.data.metrics import ExactMatch
+
     text = "".join(f" {_SLOT}" if segment.answer_slot else segment.text for segment in example.segments).strip()
     if len(text) > _LONGEST_TEXT:
         text = f"{text[:_LONGEST_TEXT]} ... ({len(text) - _LONGEST_TEXT:,} more characters)"
@@ -125,10 +136,14 @@ def _print_example(example: Example, read: Encoded, backbone: Backbone, room: in
     if read.cut:
         rows.append(("cut", f"{read.cut} of {tokens} tokens go, {room} stay:"))
         rows.append(("reads as", backbone.tokenizer.decode(list(read.input_ids))))
+    if read.place is not None:
+        rows += _seam_rows(read, backbone.tokenizer)
     lengths = [f"{len(ids)} token{'s' * (len(ids) != 1)}" for ids in read.answer_ids]
     if example.is_generation:
         cut = f", {read.target_cut} more cut" if read.target_cut else ""
         rows.append(("target", f"{example.answers[0]}  ({lengths[0]}{cut})"))
+        if isinstance(metric, ExactMatch):
+            rows.append(("extracted", str(metric.answer(example.answers[0]))))
     else:
         key = "answers"
         for place, (answer, length) in enumerate(zip(example.answers, lengths, strict=True)):
@@ -138,6 +153,21 @@ def _print_example(example: Example, read: Encoded, backbone: Backbone, room: in
         if not read.cut:
             rows.append(("tokens", f"{tokens}, nothing cut"))
     _print_grid(rows)
+
+
+def _seam_rows(read: Encoded, tokenizer: Any) -> list[tuple[str, str]]:
+    """A conversation as the model reads it, and the tokens around its seams with their ids."""
+    ids, place, answer = read.input_ids, read.place or 0, read.answer_ids[max(0, read.gold)]
+    whole = f"{tokenizer.decode(list(ids[:place]))}[prompt]{tokenizer.decode(list(ids[place:]))}"
+
+    def named(tokens: Sequence[int]) -> str:
+        return " ".join(f"{i} {tokenizer.decode([i])!r}" for i in tokens)
+
+    return [
+        ("reads as", whole),
+        ("prompt", f"{named(ids[max(0, place - 4) : place])} [prompt] {named(ids[place : place + 4])}".strip()),
+        ("answer", f"{named(ids[-4:])} [answer] {named(answer[:4])}"),
+    ]
 
 
 def _print_grid(rows: Iterable[tuple[str, str]]) -> None:
@@ -190,6 +220,8 @@ def stats(ids: _Ids = None, data: _Data = None) -> None:
 
 
 def _print_statistics(tasks: Sequence[TaskStatistics]) -> None:
+    from softprune.data.rouge import KINDS
+
     rows: list[Sequence[str]] = [("task", "kind", *_SETS, "metric", "words", "constant (%)")]
     right = []
     for each in tasks:
@@ -204,8 +236,8 @@ def _print_statistics(tasks: Sequence[TaskStatistics]) -> None:
                 shares += f" (of {each.reported})"
             right.append((each.id, shares))
     say(table(rows))
-    has_texts = any(each.target_words is not None for each in tasks)
-    lead = ", or the first 3 sentences where a text is written" if has_texts else ""
+    has_texts = any(each.metric in KINDS for each in tasks)
+    lead = ", or the first 3 sentences where a text is written and scored by ROUGE" if has_texts else ""
     say(
         f"\nwords: mean of the filled template; constant: the best constant answer{lead}; of validation, or of dev "
         "where that is absent\n\nright answers"

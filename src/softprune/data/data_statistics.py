@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softprune.data.definition import Split
-from softprune.data.metrics import constant_answer, lead, pair_texts
+from softprune.data.metrics import ExactMatch, constant_answer, lead, pair_texts
 from softprune.data.rouge import is_installed
 from softprune.data.sources import SPLITS, find_layout
 from softprune.data.splits import Splits
@@ -29,8 +29,8 @@ class TaskStatistics:
     words: float  # mean words of the filled template, by white space
     # Answer, as the task states it, to the fraction of examples that it is right for; none of written texts.
     shares: Mapping[str, float]
-    # What the best constant answer scores, a fraction; of written texts, what the first sentences of the input score,
-    # None where ROUGE isn't installed.
+    # What the best constant answer scores, a fraction; of written texts that ROUGE scores, what the first sentences of
+    # the input score, None where ROUGE isn't installed.
     constant: float | None
     target_words: float | None = None  # mean words of the texts that are to be written; None of answers
 
@@ -45,8 +45,12 @@ def compute_statistics(task: Task, splits: Splits) -> TaskStatistics:
     shares: dict[str, float] = {}
     constant = target_words = None
     if task.definition.is_generation:
-        target_words = _mean_words([example.answers[0] for example in examples])
-        if is_installed():
+        references = [example.answers[0] for example in examples]
+        target_words = _mean_words(references)
+        if isinstance(task.metric, ExactMatch):
+            always = (task.metric.constant_text(references),) * len(examples)
+            constant = task.metric.value(pair_texts(always, examples))
+        elif is_installed():
             constant = task.metric.value(pair_texts(tuple(map(lead, examples)), examples))
     else:
         gold = [example.gold for example in examples]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -23,6 +23,7 @@ from pydantic import (
 from softprune.config.registry import unknown
 from softprune.data.row_files import Format, Located
 from softprune.errors import SoftpruneError
+from softprune.types import Chat
 
 MASK = "mask"
 TASK = "task"
@@ -96,6 +97,13 @@ Label = Annotated[str, BeforeValidator(label_key)]
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    # Keys that are younger than the first tickets: written where they say something, so that records stay equal.
+    written_if_set: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        return {name: value for name, value in values.items() if value or name not in self.written_if_set}
 
 
 class FieldSpec(_Frozen):
@@ -105,6 +113,22 @@ class FieldSpec(_Frozen):
     """Whether truncation may cut its end. OpenPrompt's default: true for text_a and text_b, else false."""
     append: str = ""
     """Characters added after the text (Table 10's post-processing)."""
+
+
+class ChatSpec(_Frozen):
+    """How an example becomes a conversation: the tokenizer's own chat template renders it."""
+
+    system: str = ""
+    """What the system's turn says; a conversation without one where empty."""
+    place: Literal["front", "system"] = "front"
+    """Where the soft prompt goes: in front of everything, or at the beginning of the system's text."""
+    options: dict[str, bool | int | float | str] = {}
+    """What the template takes beside the messages, such as `enable_thinking: false`."""
+
+
+def _expand_chat(value: object) -> object:
+    """`chat: true` is a conversation with nothing set, `chat: false` none."""
+    return {} if value is True else None if value is False else value
 
 
 class Source(_Frozen):
@@ -120,15 +144,24 @@ class Source(_Frozen):
     """Whether this layout was checked against the real data."""
 
 
-class HubSource(Source):
-    """A data set of the Hugging Face hub, or a local folder with its files."""
+class HubPlace(_Frozen):
+    """A data set of the Hugging Face hub."""
 
     repository: str
     """Its name on the hub."""
     config: str | None = None
     """Its configuration, where it has several."""
+
+
+class HubSource(HubPlace, Source):
+    """A data set of the Hugging Face hub, or a local folder with its files."""
+
+    written_if_set = ("elsewhere",)
+
     splits: dict[Split, str]
     """Our split to the hub's."""
+    elsewhere: dict[Split, HubPlace] = {}
+    """Splits that are in another data set."""
     verified: bool = False
 
 
@@ -174,6 +207,8 @@ class Sources(_Frozen):
 class Definition(_Frozen):
     """A task, as its YAML states it."""
 
+    written_if_set = ("chat", "extract", "parts")
+
     id: str = Field(pattern=r"^[a-z0-9_]+$")
     """Its name: small letters, digits and underscores; the file's where left out."""
     version: int = Field(default=1, ge=1)
@@ -188,6 +223,8 @@ class Definition(_Frozen):
     """The texts of an example; a plain list of names where all of them may be shortened."""
     template: Template
     """The input: field names in braces, and `{mask}` where the answer goes."""
+    chat: Annotated[ChatSpec | None, BeforeValidator(_expand_chat)] = None
+    """That the filled template is a user's turn of a conversation, which the assistant answers: `true`, or its keys."""
     answers: tuple[Template, ...]
     """Candidate answers, at least two; they may hold field names in braces. Not beside `target`."""
     target: Target | None = None
@@ -199,7 +236,12 @@ class Definition(_Frozen):
     group: Template | None = None
     """Template of the resampling unit over column names, where examples share a text."""
     metric: str
-    """One of the metrics' names; where left out, f1 beside `positive`, rougeL beside `target`, else accuracy."""
+    """One of the metrics' names.
+
+    Where left out, f1 beside `positive`, exact_match beside `extract`, rougeL beside `target`, else accuracy.
+    """
+    extract: str | None = None
+    """A regular expression whose last match is what counts of a text: its first group, or all of it without one."""
     positive: str | None = None
     """The answer that F1 counts as positive."""
     score: Literal["sum", "mean"]
@@ -211,14 +253,6 @@ class Definition(_Frozen):
     parts: tuple[Definition, ...] = ()
     """The tasks that one prompt serves, where they are several; see `join_definitions`. Not for task files."""
 
-    @model_serializer(mode="wrap")
-    def _leave_out_parts(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A single task is written as before there were joined ones, so that its records stay equal."""
-        values: dict[str, Any] = handler(self)
-        if not self.parts:
-            del values["parts"]
-        return values
-
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, data: Any) -> Any:
@@ -228,7 +262,8 @@ class Definition(_Frozen):
         if data.get("target") is not None or data.get("targets") == "text":
             # One "answer", the text itself, is what fills the answer's place of an example.
             itself = [f"{{{data['target']}}}"] if _is_name(data.get("target")) else []
-            written: dict[str, Any] = {"metric": "rougeL", "score": "mean", "targets": "text", "answers": itself}
+            metric = "rougeL" if data.get("extract") is None else "exact_match"
+            written: dict[str, Any] = {"metric": metric, "score": "mean", "targets": "text", "answers": itself}
             return written | {"title": data.get("id")} | data
         answers, sources = data.get("answers"), data.get("sources")
         if isinstance(sources, dict) and isinstance(answers, list) and not _vary(answers):
@@ -242,6 +277,13 @@ class Definition(_Frozen):
             "targets": "answers",
         }
         return defaults | data | {"sources": sources}
+
+    @property
+    def conversation(self) -> Chat | None:
+        """How its examples become conversations; None where they are plain texts."""
+        if self.chat is None:
+            return None
+        return Chat(self.chat.system, self.chat.place, tuple(sorted(self.chat.options.items())))
 
     @property
     def fixed_answers(self) -> tuple[str, ...] | None:

@@ -14,6 +14,7 @@ from softprune.config.registry import unknown
 from softprune.config.yaml_io import parse_keys, plain, read_text
 from softprune.data.definition import (
     MASK,
+    ChatSpec,
     Definition,
     FieldSpec,
     FileSource,
@@ -28,13 +29,14 @@ from softprune.data.definition import (
     needed_names,
 )
 from softprune.data.demo import GENERATORS
-from softprune.data.metrics import METRICS
+from softprune.data.metrics import METRICS, ExactMatch
 from softprune.data.row_files import ENDINGS, file_format
 from softprune.data.template import ROW_READERS
 from softprune.errors import ManyErrors, SoftpruneError
 
 _SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
     (): Definition,
+    ("chat",): ChatSpec,
     ("sources",): Sources,
     ("sources", "file"): FileSource,
     ("sources", "official"): FileSource,
@@ -130,6 +132,8 @@ def _find_mistakes(definition: Definition) -> Iterator[SoftpruneError]:
             yield SoftpruneError(expected, f"{{{name}}}", "declare it under `fields` or correct the name")
     yield from _target_mistakes(definition) if definition.is_generation else _answer_mistakes(definition)
     yield from _metric_mistakes(definition)
+    if definition.extract is not None:
+        yield from _extract_mistakes(definition, definition.extract)
     sources = named_sources(definition.sources)
     if not sources:
         yield SoftpruneError("at least one source", "none under `sources`", "say where the rows are")
@@ -183,6 +187,22 @@ def _metric_mistakes(definition: Definition) -> Iterator[SoftpruneError]:
         yield SoftpruneError(expected, metric.name, "choose one of them, or remove `metric`")
     if metric.needs_positive and definition.positive is None:
         yield SoftpruneError(f"`positive` beside the metric {metric.name}", "none", "name the answer that F1 counts")
+
+
+def _extract_mistakes(definition: Definition, pattern: str) -> Iterator[SoftpruneError]:
+    """What is wrong with a pattern, by itself and beside the rest of the task."""
+    if not definition.is_generation:
+        yield SoftpruneError("`target` beside `extract`", "none", "remove `extract`: answers are compared as they are")
+    elif definition.metric != ExactMatch.name:
+        expected = f"the metric {ExactMatch.name} beside `extract`"
+        yield SoftpruneError(expected, definition.metric, "remove one of them: no other metric extracts")
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError) as error:
+        place = getattr(error, "pos", None)
+        at = "" if place is None else f' at character {place + 1}, before "{pattern[place : place + 20]}"'
+        found = f"{getattr(error, 'msg', error)}{at}"
+        yield SoftpruneError("a regular expression in `extract`", found, f"correct it: {pattern}")
 
 
 def _source_mistakes(key: str, source: Source, definition: Definition) -> Iterator[SoftpruneError]:

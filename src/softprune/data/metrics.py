@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from softprune.config.registry import unknown
+from softprune.data.exact_match import comparable, extract_answer, is_same_answer
 from softprune.data.rouge import KINDS, rouge
 from softprune.errors import SoftpruneError
 from softprune.statistics.bootstrap import Floats
@@ -36,8 +38,11 @@ class Metric(ABC):
     grain: ClassVar[float] = 0.0
 
     @classmethod
-    def for_task(cls, n_answers: int, positive: int | None) -> Metric:
-        """The metric as a task with A answers needs it; `positive` is the position of its positive answer, if any."""
+    def for_task(cls, n_answers: int, positive: int | None, extract: str | None = None) -> Metric:
+        """The metric as a task with A answers needs it.
+
+        `positive` is the position of its positive answer, if any; `extract` finds what counts of a text.
+        """
         return cls()
 
     @abstractmethod
@@ -75,7 +80,7 @@ class F1(Metric):
     positive: int = 1  # position of the answer that counts as positive
 
     @classmethod
-    def for_task(cls, n_answers: int, positive: int | None) -> F1:
+    def for_task(cls, n_answers: int, positive: int | None, extract: str | None = None) -> F1:
         """F1 of the task's positive answer."""
         return cls() if positive is None else cls(positive)
 
@@ -124,6 +129,45 @@ class RougeL(_Rouge):
     name, label = "rougeL", "ROUGE-L"
 
 
+@dataclass(frozen=True)
+class ExactMatch(Metric):
+    """The fraction of generated texts that come to the reference's answer; see `softprune.data.exact_match`.
+
+    Counts: `[right, 1]`.
+    """
+
+    name: ClassVar[str] = "exact_match"
+    label: ClassVar[str] = "exact match"
+    reads: ClassVar[Literal["answers", "texts"]] = "texts"
+    grain: ClassVar[float] = 1.0
+    extract: str | None = None  # the regular expression that finds the answer in a text; None compares whole texts
+
+    @classmethod
+    def for_task(cls, n_answers: int, positive: int | None, extract: str | None = None) -> ExactMatch:
+        """With the task's own pattern."""
+        return cls(extract)
+
+    def counts(self, scores: Scores) -> Floats:
+        """`[N, 2]`."""
+        _check_each("generated text", len(scores.texts), len(scores.references))
+        pairs = zip(scores.texts, scores.references, strict=True)
+        return with_ones([self.is_right(text, reference) for text, reference in pairs])
+
+    def is_right(self, text: str, reference: str) -> bool:
+        """Whether a text comes to its reference's answer."""
+        return is_same_answer(text, reference, self.extract)
+
+    def answer(self, text: str) -> str | None:
+        """What counts of a text; None where nothing is found."""
+        return extract_answer(text, self.extract)
+
+    def constant_text(self, references: Sequence[str]) -> str:
+        """The reference whose answer is right most often, the first of equals: the best constant answer."""
+        answers = [comparable(self.answer(reference) or "") for reference in references]
+        ((most, _),) = Counter(answers).most_common(1)
+        return references[answers.index(most)]
+
+
 class Loss(Metric):
     """Minus the mean loss, so that higher is better: what targets of kind `text` are chosen by. Counts: `[loss, 1]`."""
 
@@ -139,15 +183,16 @@ class Loss(Metric):
         return np.asarray(-counts[..., 0] / counts[..., 1])
 
 
-METRICS: Final[dict[str, type[Metric]]] = {metric.name: metric for metric in (Accuracy, F1, Rouge1, Rouge2, RougeL)}
+_LISTED: Final[tuple[type[Metric], ...]] = (Accuracy, F1, Rouge1, Rouge2, RougeL, ExactMatch)
+METRICS: Final[dict[str, type[Metric]]] = {metric.name: metric for metric in _LISTED}
 """What a task file may name as its metric."""
 
 
-def metric_named(name: str, positive: int | None = None, n_answers: int = 2) -> Metric:
+def metric_named(name: str, positive: int | None = None, n_answers: int = 2, extract: str | None = None) -> Metric:
     """The metric of that name, for a task with these answers (see `Metric.for_task`); unknown names are refused."""
     if name not in METRICS:
         raise unknown("metric", name, METRICS)
-    return METRICS[name].for_task(n_answers, positive)
+    return METRICS[name].for_task(n_answers, positive, extract)
 
 
 def metric_label(name: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from softprune.data.definition import Definition, FileSource, HubSource, Source, Split, named_sources
-from softprune.data.row_files import ENDINGS, Located, file_format, find_file, plain_row, read_rows
+from softprune.data.row_files import ENDINGS, Located, Row, file_format, find_file, plain_row, read_rows
 from softprune.data.template import examples_from, select_rows, unanswered_rows
 from softprune.errors import SoftpruneError, out_of_memory
 
@@ -189,17 +189,23 @@ def hub_rows(source: HubSource, *, patient: bool = True) -> SplitRows:
     Raises:
         SoftpruneError: when `datasets` isn't installed, the hub can't be reached, or a split isn't there.
     """
-    loaded = _load_dataset(source.repository, source.config, patient)
-    for name in source.splits.values():
-        if name not in loaded:
-            expected = f"a split {name} of {source.repository}"
-            raise SoftpruneError(expected, ", ".join(loaded), "correct `splits` in the task YAML")
+    loaded: dict[tuple[str, str | None], Any] = {}
+    rows = {}
+    for split, name in source.splits.items():
+        place = source.elsewhere.get(split, source)
+        key = place.repository, place.config
+        if key not in loaded:
+            loaded[key] = _load_dataset(*key, patient)
+        if name not in loaded[key]:
+            expected = f"a split {name} of {place.repository}"
+            raise SoftpruneError(expected, ", ".join(loaded[key]), "correct `splits` in the task YAML")
+        rows[split] = _locate(loaded[key][name], f"{place.repository} {name}")
+    return rows
 
-    def locate(name: str) -> Iterator[Located]:
-        for number, row in enumerate(loaded[name]):
-            yield Located(plain_row(row), f"{source.repository} {name}, row {number}")
 
-    return {split: locate(name) for split, name in source.splits.items()}
+def _locate(rows: Iterable[Row], where: str) -> Iterator[Located]:
+    for number, row in enumerate(rows):
+        yield Located(plain_row(row), f"{where}, row {number}")
 
 
 def _load_dataset(repository: str, config: str | None, patient: bool) -> Any:

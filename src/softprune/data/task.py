@@ -54,7 +54,7 @@ class Task:
         """Its metric, which knows the positive answer."""
         definition = self.definition
         positive = None if definition.positive is None else definition.answers.index(definition.positive)
-        return metric_named(definition.metric, positive, self.n_answers)
+        return metric_named(definition.metric, positive, self.n_answers, definition.extract)
 
     @property
     def choice(self) -> Metric:
@@ -136,8 +136,8 @@ class Task:
         if hub is None:
             do = "pass --data FOLDER with its official files"
             raise SoftpruneError(f"a folder with the data of {self.id}", "no folder", do)
-        name = "/".join(filter(None, (hub.repository, hub.config)))
-        return self._read(hub, hub_rows(hub, patient=patient), name, "hub")
+        names = ["/".join(filter(None, (place.repository, place.config))) for place in (hub, *hub.elsewhere.values())]
+        return self._read(hub, hub_rows(hub, patient=patient), ", ".join(names), "hub")
 
     def _read(self, source: Source, rows: SplitRows, where: str, layout: str) -> Splits:
         """Rows as examples, with the validation set drawn from train where `held_out` asks for it."""

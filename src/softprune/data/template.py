@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from softprune.data.definition import MASK, Definition, Source, label_key, needed_names
+from softprune.data.exact_match import extract_answer
 from softprune.data.row_files import Located, Row
 from softprune.errors import SoftpruneError
 from softprune.types import Example, Segment
@@ -48,10 +49,21 @@ def without_line_breaks(row: Row) -> Iterator[Row]:
     yield {**row, "text": str(row["text"]).replace("<br />", " ")}
 
 
+def metamath_gsm8k(row: Row) -> Iterator[Row]:
+    """MetaMathQA's rows (`query`, `response`) under the names of GSM8K's (`question`, `answer`), which stay.
+
+    MetaMathQA asks each question in many ways, `original_question` says which; GSM8K asks each once.
+    """
+    names = {"query": "question", "response": "answer"}
+    renamed = {names.get(name, name): value for name, value in row.items()}
+    yield {"original_question": renamed["question"], **renamed}
+
+
 ROW_READERS: dict[str, Callable[[Row], Iterator[Row]]] = {
     "multirc": multirc_options,
     "ag_news": joined_article,
     "imdb": without_line_breaks,
+    "metamath_gsm8k": metamath_gsm8k,
 }
 """By the name that a source's `rows` has, what a map of columns can't describe: rows that must be changed, or that hold
 several examples. A reader raises KeyError with the name of a column that is absent."""
@@ -80,6 +92,7 @@ def examples_from(definition: Definition, source: Source, rows: Iterable[Located
             answers=answers,
             gold=gold,
             group=definition.group.format_map(names) if definition.group else None,
+            chat=definition.conversation,
         )
 
 
@@ -114,7 +127,8 @@ def unanswered_rows(definition: Definition, source: Source, rows: Iterable[Locat
             answers, gold = row.answers(texts, row.value(name, [name]))
         except SoftpruneError:  # no label, or one that the task doesn't know
             answers, gold = ("",) if definition.is_generation else row.candidates(texts), -1
-        example = Example(str(index), index, fill(definition, texts), answers, gold)
+        segments = fill(definition, texts)
+        example = Example(str(index), index, segments, answers, gold, chat=definition.conversation)
         yield UnansweredRow(row.row, row.where, example, empty=not any(texts.values()))
 
 
@@ -163,6 +177,11 @@ class _TaskRow:
             if not text:
                 expected, found = f"a text in {target}, to be written", f"none in {self.where}"
                 raise SoftpruneError(expected, found, "fill it in, or remove the row")
+            pattern = self.definition.extract
+            if pattern is not None and extract_answer(text, pattern) is None:
+                expected = f"text in {target} in which `extract` finds an answer ({pattern})"
+                found = f'nothing in {self.where}, which ends in "{" ".join(text.split())[-_LETTERS:]}"'
+                raise SoftpruneError(expected, found, "correct `extract` in the task YAML, or the row")
             return (text,), 0
         expected = f"a label out of {', '.join(labels)}"
         if value is None:

@@ -93,7 +93,9 @@ def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> dict
             results[name].seeds = [workspace.metric.value(scores) for scores in fresh]
             # The verdict can be tested again from what every retraining answered.
             for i, scores in enumerate(fresh):
-                workspace.run.write_jsonl(f"predictions/fresh/{name}-{i}.jsonl", predictions(data, scores, alone=True))
+                workspace.run.write_jsonl(
+                    f"predictions/fresh/{name}-{i}.jsonl", predictions(data, scores, workspace.metric, alone=True)
+                )
         workspace.run.write_jsonl("candidates.jsonl", [asdict(candidate) for candidate in candidates])
         _write(workspace, data, results, reported.scored, conclusions)
     return results
@@ -252,7 +254,7 @@ def _write(
             record.verdict, record.headline = conclusions
     for name in results:
         if name in scored:  # the constant answer isn't
-            workspace.run.write_jsonl(f"predictions/{name}.jsonl", predictions(data, scored[name]))
+            workspace.run.write_jsonl(f"predictions/{name}.jsonl", predictions(data, scored[name], workspace.metric))
 
 
 # --- retraining on the run's seed and on fresh ones ---

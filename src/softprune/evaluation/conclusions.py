@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 
 from softprune.config import Recipe
 from softprune.data import Metric
+from softprune.data.metrics import Accuracy, ExactMatch
 from softprune.runs.record_parts import DifferenceRecord, Headline, McNemarRecord, ResultRow, VerdictRecord
 from softprune.statistics.bootstrap import Difference, Groups, mcnemar, paired_bootstrap
 from softprune.statistics.decision import Verdict, decide, detectable_by
@@ -23,6 +24,7 @@ from softprune.types import Scores
 
 # What was pruned at each `pruning.levels`.
 PARTS = {"both": "tokens and pieces", "token": "tokens", "piece": "pieces"}
+_RIGHT_OR_WRONG = (Accuracy.name, ExactMatch.name)
 NOTHING_PRUNED = "Nothing was pruned: winner, control and random mask are the whole prompt."
 
 
@@ -52,12 +54,12 @@ def conclude(recipe: Recipe, reported: Reported) -> tuple[VerdictRecord, Headlin
         seed, resamples = recipe.seed, recipe.selection.resamples
         bar = paired_bootstrap(tuned, none, metric.score, reported.groups, seed=seed, resamples=resamples)
     claimed = recipe.selection.protocol == "held-out"
-    independent = metric.name == "accuracy" and not reported.groups
+    independent = metric.name in _RIGHT_OR_WRONG and not reported.groups
     headline = Headline(
         comparison="winner - control",
         **asdict(against),
         random=DifferenceRecord(**asdict(random)),
-        mcnemar=_mcnemar(scored) if independent else None,
+        mcnemar=_mcnemar(metric, scored) if independent else None,
         fresh_seeds=reported.seeds(),
         examples=results["winner"].n,
         detectable=detectable_by(uncertainty_of(against)) if against.covers_seeds else None,
@@ -189,12 +191,10 @@ def _conclusion(difference: Difference | DifferenceRecord, clear: str, unclear: 
     return unclear
 
 
-def _mcnemar(scored: Mapping[str, Scores]) -> McNemarRecord:
-    """The shipped ticket against the control of its own seed; for accuracies of independent examples only."""
-    right = {}
-    for name in ("winner", "control"):
-        right[name] = [p == g for p, g in zip(scored[name].predicted, scored[name].gold, strict=True)]
-    only_winner, only_control, p = mcnemar(right["winner"], right["control"])
+def _mcnemar(metric: Metric, scored: Mapping[str, Scores]) -> McNemarRecord:
+    """The shipped ticket against the control of its own seed; for independent examples, right or wrong, only."""
+    winner, control = (metric.counts(scored[name])[:, 0] > 0 for name in ("winner", "control"))
+    only_winner, only_control, p = mcnemar(winner, control)
     return McNemarRecord(only_winner=only_winner, only_control=only_control, p=p)
 
 

@@ -17,6 +17,7 @@ import torch
 from softprune.adapters.adapter_io import SavedAdapter
 from softprune.config.registry import unknown
 from softprune.data.definition import definition_for_row
+from softprune.data.metrics import ExactMatch
 from softprune.data.row_files import Located, Row, plain_row
 from softprune.data.sources import choose_source
 from softprune.data.template import UnansweredRow, unanswered_rows
@@ -59,6 +60,10 @@ class Prediction:
     gold: str | None  # the right answer, or the row's own text, where the row has it
     cut: int  # tokens of the input that were cut away
     empty: bool  # whether the row's texts are all empty, so that only the template was read
+    extracted: str | None = None  # what counts of a text, where that is the task's metric; None where nothing was found
+    right: bool | None = (
+        None  # whether the answer is; None where the row has none, and of texts that aren't right or wrong
+    )
 
     @property
     def probability(self) -> float | None:
@@ -172,6 +177,10 @@ class _Service:
         self._backbone, self._tickets, self._rows = backbone, tickets, batch_rows
         # Whether answers take room in the model's positions, so that inputs are cut for them.
         self._limited = backbone.info.positions is not None and backbone.family in ("causal", "masked")
+        self._exact: dict[str, ExactMatch] = {}  # of tickets whose texts have an answer in them
+        for name, ticket in tickets.items():
+            if ticket.definition.metric == ExactMatch.name:
+                self._exact[name] = ExactMatch(ticket.definition.extract)
         kinds: dict[object, list[str]] = {}
         prompts = {name: ticket.prompt() for name, ticket in tickets.items()}
         for name, ticket in tickets.items():
@@ -192,7 +201,11 @@ class _Service:
             mine = [i for i, (name, _) in enumerate(questions) if name in names]
             if mine:
                 outcomes |= self._answer_alike(names, prompts_KQH, mine, questions, encoded)
-        return [_prediction(question, outcomes[i], encoded[i].cut) for i, question in enumerate(questions)]
+        predictions = []
+        for i, question in enumerate(questions):
+            exact = self._exact.get(question[0])
+            predictions.append(_prediction(question, outcomes[i], encoded[i].cut, exact))
+        return predictions
 
     @torch.inference_mode()
     def together(self, questions: Sequence[_Question], combine: str) -> list[Prediction]:
@@ -281,16 +294,26 @@ class _Service:
             yield [mine[place] for place in places]
 
 
-def _prediction(question: _Question, outcome: _Outcome, cut: int) -> Prediction:
+def _prediction(question: _Question, outcome: _Outcome, cut: int, exact: ExactMatch | None = None) -> Prediction:
     (prompt, asked), (answer, probabilities) = question, outcome
     example = asked.example
+    gold = example.answers[example.gold] if example.gold >= 0 else None
+    extracted, right = None, None
+    if exact is not None:
+        extracted = exact.answer(answer)
+    if gold is not None and exact is not None:
+        right = exact.is_right(answer, gold)
+    elif gold is not None and not example.is_generation:
+        right = answer == gold
     return Prediction(
         row=asked.row,
         prompt=prompt,
         answer=answer,
         answers=() if example.is_generation else example.answers,
         probabilities=probabilities,
-        gold=example.answers[example.gold] if example.gold >= 0 else None,
+        gold=gold,
         cut=cut,
         empty=asked.empty,
+        extracted=extracted,
+        right=right,
     )

@@ -1,7 +1,8 @@
 """What a row of the comparison holds, and the bar that all rows are compared with; by the kind of target.
 
 Answers: the metric, how often each answer was given, and as a bar the best constant answer. Text: the metric, the loss,
-all three ROUGE, and as a bar the first sentences of the input, cut as target texts are.
+all three ROUGE, and as a bar the first sentences of the input, cut as target texts are. Text with an answer in it: the
+metric, the loss, how often an answer was found, and as a bar the best constant answer.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from softprune.data import answered, constant_answer
-from softprune.data.metrics import LEAD_NAME, Rouge1, Rouge2, RougeL, lead, pair_texts
+from softprune.data import Metric, answered, constant_answer
+from softprune.data.metrics import LEAD_NAME, ExactMatch, Rouge1, Rouge2, RougeL, lead, pair_texts
 from softprune.data.rouge import rouge
 from softprune.models.tokenization import cut_to
 from softprune.runs.record_parts import ResultRow
@@ -19,7 +20,7 @@ from softprune.training.scoring import ScoredSet
 from softprune.training.session import Workspace
 from softprune.types import Scores
 
-_BULKY = ("text", "written", "reference", "answers", "scores")
+_BULKY = ("text", "written", "reference", "extracted", "expected", "answers", "scores")
 
 
 def row(workspace: Workspace, data: ScoredSet, scores: Scores) -> ResultRow:
@@ -34,7 +35,11 @@ def row(workspace: Workspace, data: ScoredSet, scores: Scores) -> ResultRow:
         result.predicted = _count_answers(data, scores)
         return result
     result.loss = scores.loss if scores.losses else None  # texts that were only copied have none
-    result.rouge1, result.rouge2, result.rougeL = (metric.value(scores) for metric in (Rouge1(), Rouge2(), RougeL()))
+    if isinstance(workspace.metric, ExactMatch):
+        result.extracted = sum(workspace.metric.answer(text) is not None for text in scores.texts) / len(data)
+    else:
+        kinds = Rouge1(), Rouge2(), RougeL()
+        result.rouge1, result.rouge2, result.rougeL = (kind.value(scores) for kind in kinds)
     result.words = sum(len(text.split()) for text in scores.texts) / len(data)
     return result
 
@@ -42,22 +47,27 @@ def row(workspace: Workspace, data: ScoredSet, scores: Scores) -> ResultRow:
 def bar(workspace: Workspace, data: ScoredSet) -> ResultRow:
     """The row `constant`, whose `answer` says what it is.
 
-    For answers, the one that does best when it is always given; of joined tasks, the best one of each.
+    For answers, also of texts, the one that does best when it is always given; of joined tasks, the best one of each.
     """
-    if data.is_generation:
+    metric = workspace.metric
+    if isinstance(metric, ExactMatch):
+        always = metric.constant_text([example.answers[0] for example in data.examples])
+        result = row(workspace, data, pair_texts((always,) * len(data), data.examples))
+        result.answer = metric.answer(always)
+    elif data.is_generation:
         length, tokenizer = workspace.scoring.max_answer_length, workspace.backbone.tokenizer
         texts = tuple(cut_to(tokenizer, lead(example), length) for example in data.examples)
         result = row(workspace, data, pair_texts(texts, data.examples))
         result.answer = LEAD_NAME
     else:
         gold = [example.gold for example in data.examples]
-        always = [0] * len(data)
+        given = [0] * len(data)
         for places in _by_task(data).values():
             size = max(len(data.examples[i].answers) for i in places)
-            constant = constant_answer([gold[i] for i in places], size, workspace.metric)
+            constant = constant_answer([gold[i] for i in places], size, metric)
             for i in places:
-                always[i] = constant.answer
-        result = row(workspace, data, answered(always, gold))
+                given[i] = constant.answer
+        result = row(workspace, data, answered(given, gold))
         result.answer = ", ".join(answer for answer, n in (result.predicted or {}).items() if n)
     result.seconds = 0.0
     return result
@@ -76,7 +86,7 @@ def group_ids(data: ScoredSet) -> list[str | None] | None:
     return groups if any(groups) else None
 
 
-def predictions(data: ScoredSet, scores: Scores, *, alone: bool = False) -> list[dict[str, Any]]:
+def predictions(data: ScoredSet, scores: Scores, metric: Metric, *, alone: bool = False) -> list[dict[str, Any]]:
     """The lines of a predictions file; `alone`, without texts and scores: enough to compute the metric again."""
     left_out = _BULKY if alone else ()
     lines = []
@@ -87,13 +97,21 @@ def predictions(data: ScoredSet, scores: Scores, *, alone: bool = False) -> list
         line |= {"index": example.index, "text": example.text}
         if data.is_generation:
             text, reference = scores.texts[i], scores.references[i]
-            line |= {"written": text, "reference": reference, "rougeL": rouge(text, reference)[-1]}
+            line |= {"written": text, "reference": reference, **_judge(text, reference, metric)}
             line["loss"] = scores.losses[i]
         else:
             line |= {"answers": list(example.answers), "gold": scores.gold[i], "predicted": scores.predicted[i]}
             line["scores"] = list(scores.answer_scores[i])
         lines.append({name: value for name, value in line.items() if name not in left_out})
     return lines
+
+
+def _judge(text: str, reference: str, metric: Metric) -> dict[str, Any]:
+    """What makes a written text good or bad, in a line of a predictions file."""
+    if not isinstance(metric, ExactMatch):
+        return {"rougeL": rouge(text, reference)[-1]}
+    answers = {"extracted": metric.answer(text), "expected": metric.answer(reference)}
+    return answers | {"right": metric.is_right(text, reference)}
 
 
 def _count_answers(data: ScoredSet, scores: Scores) -> dict[str, int]:

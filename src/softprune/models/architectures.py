@@ -38,6 +38,9 @@ MASKED_HEADS: dict[str, tuple[str, ...]] = {
 # Seq2seq models that scale their decoder's outputs by d_model**-0.5 where the output embeddings are the input's.
 SCALED_WHEN_TIED = ("longt5", "switch_transformers", "t5", "umt5")
 
+# Encoders whose embedding of a token is made of its neighbours' too, before any mask is read.
+MIXES_NEIGHBOURS = ("mobilebert",)
+
 # Encoders that have a class of their own (AutoModel would load the decoder with them).
 ENCODER_CLASSES: dict[str, str] = {"mt5": "MT5EncoderModel", "t5": "T5EncoderModel"}
 
@@ -87,8 +90,10 @@ def answer_logits(model: Any, hidden_MH: torch.Tensor) -> torch.Tensor:
         logits = logits * config.logit_scale
     if getattr(config, "logits_scaling", None):  # Granite
         logits = logits / config.logits_scaling
-    if getattr(config, "final_logit_softcapping", None):  # Gemma 2
-        logits = torch.tanh(logits / config.final_logit_softcapping) * config.final_logit_softcapping
+    # Gemma 2, and RecurrentGemma
+    cap = getattr(config, "final_logit_softcapping", None) or getattr(config, "logits_soft_cap", None)
+    if cap:
+        logits = torch.tanh(logits / cap) * cap
     return logits
 
 

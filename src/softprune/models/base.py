@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from softprune.errors import SoftpruneError
-from softprune.models.architectures import embedding_scale, find_trunk
+from softprune.models.architectures import MIXES_NEIGHBOURS, embedding_scale, find_trunk
 from softprune.models.batching import collate
 from softprune.models.tokenization import Tokenization, check_rows, encode
 from softprune.types import Batch, Encoded, Example
@@ -85,6 +85,8 @@ class Backbone(ABC):
     default_loss: ClassVar[str]
     leading: ClassVar[int] = 0
     """Tokens of the input that stay in front of the prompt (CLS in BERT-like encoders)."""
+    has_layer_embeddings = False
+    """Whether the model looks up a second embedding of every token, for each layer."""
 
     def __init__(self, model: Any, tokenizer: Any, info: BackboneInfo) -> None:
         model.requires_grad_(False)
@@ -251,6 +253,8 @@ class Backbone(ABC):
 
     def read_encoder(self, embeds_RLH: torch.Tensor, mask_RL: torch.Tensor) -> torch.Tensor:
         """Last hidden states `[R, L, H]` of an encoder (masked and sentence families), on the backbone's device."""
+        if self.model.config.model_type in MIXES_NEIGHBOURS:  # a text by itself has zeros beside it, not padding
+            embeds_RLH = embeds_RLH * mask_RL[..., None].to(embeds_RLH.dtype)
         if self.fused is not None and not self.adapter.is_active:
             hidden: torch.Tensor = self.fused(embeds_RLH, mask_RL)
         else:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import wraps
+from inspect import Parameter, Signature, signature
 from typing import Any, NamedTuple
 
 import torch
@@ -15,16 +17,19 @@ from softprune.models.architectures import answer_logits
 from softprune.models.base import BackboneInfo, insert, repeat_rows, tile
 from softprune.models.chat import turn_end_id
 from softprune.models.fused.layers import additive_mask
-from softprune.models.generation import GenerativeBackbone
+from softprune.models.generation import REREAD, GenerativeBackbone
 from softprune.models.log_probs import scatter_sums, token_log_probs
 from softprune.models.shared_prompts import SharedPrompts
 from softprune.models.tokenization import Tokenization, continuation_ids
 from softprune.types import Batch, Chat, Encoded
 
 PACKED = (
-    *("apertus", "codegen", "cohere", "cohere2", "ernie4_5", "exaone4", "gemma", "gemma2", "gemma3_text", "glm4"),
-    *("gpt2", "gpt_neox", "gpt_oss", "gptj", "granite", "helium", "llama", "mistral", "mixtral", "nemotron", "olmo2"),
-    *("olmo3", "opt", "phi", "phi3", "qwen2", "qwen3", "qwen3_moe", "seed_oss", "smollm3", "stablelm", "starcoder2"),
+    *("afmoe", "apertus", "arcee", "biogpt", "bitnet", "codegen", "cohere", "cohere2", "deepseek_v2"),
+    *("deepseek_v3", "diffllama", "dots1", "ernie4_5", "ernie4_5_moe", "exaone4", "exaone_moe", "gemma", "gemma2"),
+    *("gemma3_text", "glm", "glm4", "glm4_moe", "gpt2", "gpt_bigcode", "gpt_neox", "gpt_oss", "gptj", "granite"),
+    *("granitemoe", "helium", "hunyuan_v1_dense", "llama", "ministral", "ministral3", "mistral", "mixtral"),
+    *("nanochat", "nemotron", "olmo", "olmo2", "olmo3", "olmoe", "opt", "persimmon", "phi", "phi3", "phimoe"),
+    *("qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "smollm3", "stablelm", "starcoder2", "vaultgemma"),
     "xglm",
 )
 """Model types that take positions, and a mask of pairs of them; BLOOM makes both itself, of a mask of tokens."""
@@ -62,8 +67,8 @@ class CausalBackbone(GenerativeBackbone):
         if tokenizer.chat_template:
             with suppress(SoftpruneError):  # a template that can't render a plain question serves no task with chat
                 self._turn_end = turn_end_id(tokenizer, Chat())
-        self._has_layer_embeddings = bool(getattr(model.config, "hidden_size_per_layer_input", None))
-        if self._has_layer_embeddings:
+        self.has_layer_embeddings = bool(getattr(model.config, "hidden_size_per_layer_input", None))
+        if self.has_layer_embeddings:
             _pass_layer_inputs_once(model)
 
     def tokenization(self) -> Tokenization:
@@ -145,7 +150,7 @@ class CausalBackbone(GenerativeBackbone):
         Gemma 3n and Gemma 4 look up a second embedding of every token, for each layer. A soft vector is no token: it
         gets that of padding, as these models' own forward gives it to the vectors of an image.
         """
-        if not self._has_layer_embeddings:
+        if not self.has_layer_embeddings:
             return {}
         pad = int(self.model.config.pad_token_id or 0)
         ids_RL = insert(ids_BN.new_full((rows, length), pad), tile(ids_BN, rows), self.find_starts(places))
@@ -205,15 +210,30 @@ class CausalBackbone(GenerativeBackbone):
         """Greedy continuation with transformers' own generation, rows padded on the left as it wants them."""
         with self.generating():
             prompts = prompts_BPH.expand(len(batch), *prompts_BPH.shape[-2:])
+            if self.model.config.model_type in REREAD:
+                return self.decode_generated(self._reread(prompts, batch, max_new_tokens))
             embeds, mask = self.combine(prompts, batch.input_ids, batch.input_mask, batch.places)
             order = (torch.arange(mask.shape[1], device=self.device) + mask.sum(1, keepdim=True)) % mask.shape[1]
             embeds = embeds.gather(1, order[..., None].expand(-1, -1, embeds.shape[2]))
             mask = mask.gather(1, order)
             beside = self._look_up_layers(batch.input_ids, len(batch), prompts.shape[1], batch.places)
             row = torch.arange(len(batch), device=self.device)[:, None]
-            beside = {name: values[row, order] for name, values in beside.items()}
+            beside = {name: values.to(self.device)[row, order] for name, values in beside.items()}
             tokens = self.continue_greedily(max_new_tokens, inputs_embeds=embeds, attention_mask=mask, **beside)
         return self.decode_generated(tokens)
+
+    def _reread(self, prompts_BPH: torch.Tensor, batch: Batch, max_new_tokens: int) -> torch.Tensor:
+        """Token ids `[B, n]` of a greedy continuation: what is written is an answer whose next token is asked for."""
+        row_B = torch.arange(len(batch), device=self.device)
+        first_B, written_Bn = torch.zeros_like(row_B), batch.input_ids[:, :0]
+        while written_Bn.shape[1] < max_new_tokens and not self.has_ended(written_Bn):
+            ids_B1T = F.pad(written_Bn, (0, 1))[:, None]  # an answer's last token is never read
+            so_far = replace(batch, answer_ids=ids_B1T, answer_mask=torch.ones_like(ids_B1T, dtype=torch.bool))
+            places = Places(row_B, first_B, torch.full_like(row_B, written_Bn.shape[1]))
+            hidden_MH, at_B = self._read_apart(prompts_BPH, so_far, find_stems(so_far), places, None)
+            logits_BV = answer_logits(self.model, hidden_MH.to(self.device)[at_B])
+            written_Bn = torch.cat([written_Bn, logits_BV.argmax(-1)[:, None]], dim=1)
+        return written_Bn
 
     def read_ids(self, ids_1N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of tokens, by trunk and head apart and by the model's own forward."""
@@ -234,17 +254,23 @@ class CausalBackbone(GenerativeBackbone):
 def _pass_layer_inputs_once(model: Any) -> None:
     """Have a model's generation forget `per_layer_inputs` after its first step, as Gemma 4 with vision does.
 
-    From then on it is given ids, and Gemma 3n and 4 refuse both at once (transformers 5.23).
+    From then on it is given ids, and Gemma 3n and 4 refuse both at once (transformers 5.23). Gemma 3n's language model
+    passes them on without stating them, and what a signature doesn't state is refused before the first step.
     """
     prepare = model.prepare_inputs_for_generation
 
-    @wraps(prepare)  # transformers reads its signature to learn whether a model continues vectors
+    @wraps(prepare)
     def prepare_inputs(*args: Any, **kwargs: Any) -> Any:
         inputs = prepare(*args, **kwargs)
         if inputs.get("input_ids") is not None:
             inputs.pop("per_layer_inputs", None)
         return inputs
 
+    # transformers reads the signature to learn whether a model continues vectors, and what else it takes.
+    stated = dict(signature(prepare).parameters)
+    stated["per_layer_inputs"] = Parameter("per_layer_inputs", Parameter.KEYWORD_ONLY, default=None)
+    by_kind = sorted(stated.values(), key=lambda parameter: parameter.kind)
+    prepare_inputs.__signature__ = Signature(by_kind)  # type: ignore[attr-defined]
     model.prepare_inputs_for_generation = prepare_inputs
 
 

@@ -7,6 +7,7 @@ The template renders the whole conversation as one text, which is tokenised with
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from softprune.errors import SoftpruneError, shorten
@@ -37,7 +38,7 @@ def render_chat(tokenizer: Any, chat: Chat, text: str) -> tuple[str, str]:
     if not found:
         raise SoftpruneError(
             "a chat template that shows its system text, for chat.place: system",
-            f"none of it in the conversation that the template of {tokenizer.name_or_path} renders",
+            f"none of it in the conversation that the template of {Path(tokenizer.name_or_path).name} renders",
             "set chat.place: front in the task",
         )
     return head, tail
@@ -98,7 +99,7 @@ def _apply(tokenizer: Any, chat: Chat, messages: list[dict[str, str]], ask: bool
     if not tokenizer.chat_template:
         raise SoftpruneError(
             "a tokenizer with a chat template, for a task with chat",
-            f"none in {tokenizer.name_or_path}",
+            f"none in {Path(tokenizer.name_or_path).name}",
             "choose an instruction-tuned model, or leave chat out of the task",
         )
     try:

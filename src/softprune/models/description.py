@@ -153,7 +153,8 @@ def find_gguf(source: str) -> Path | None:
         return None
     files = sorted(path.glob("*.gguf"))
     if len(files) > 1:
-        found = f"{len(files)} in {source} ({', '.join(file.name for file in files[:3])}, ...)"
+        names = ", ".join([file.name for file in files[:3]] + ["..."] * (len(files) > 3))
+        found = f"{len(files)} in {source} ({names})"
         raise SoftpruneError("one GGUF file", found, "name one of them: --backbone FOLDER/FILE.gguf")
     return files[0] if files else None
 

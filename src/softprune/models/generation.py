@@ -13,6 +13,10 @@ from softprune.errors import SoftpruneError
 from softprune.models.base import Backbone, BackboneInfo
 from softprune.models.tokenization import ids_behind
 
+REREAD = ("bamba", "falcon_h1", "minimax", "nemotron_h", "rwkv", "switch_transformers")
+"""Model types whose generation in transformers 5.23 doesn't go on from vectors, or reads padding in front of a text.
+For each token that is written, their whole text is read again, as scores read it."""
+
 _TOKEN_NAMES = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
 
 
@@ -73,6 +77,11 @@ class GenerativeBackbone(Backbone):
             eos_token_id=self.end_ids() or None,
         )
         return tokens
+
+    def has_ended(self, tokens_Bn: torch.Tensor) -> bool:
+        """Whether every text has an end in it."""
+        ends = torch.tensor(self.end_ids(), device=tokens_Bn.device)
+        return bool(torch.isin(tokens_Bn, ends).any(1).all())
 
     def decode_generated(self, tokens_Bn: torch.Tensor) -> list[str]:
         """The texts of generated tokens, each up to its end."""

@@ -123,5 +123,5 @@ class SentenceBackbone(Backbone):
         text = self.lookup(torch.tensor(example.input_ids, device=self.device))
         embeds = torch.cat([text[: self.leading], prompt_PH.to(text.dtype), text[self.leading :]])[None]
         hidden = self.model(inputs_embeds=embeds).last_hidden_state.to(self.device)
-        embedding: torch.Tensor = self.head(hidden, torch.ones_like(embeds[..., 0]))
+        embedding: torch.Tensor = self.head(hidden, torch.ones(embeds.shape[:2], dtype=torch.long, device=self.device))
         return embedding[0]

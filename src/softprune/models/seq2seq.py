@@ -12,7 +12,7 @@ from softprune.models.architectures import answer_logits
 from softprune.models.base import BackboneInfo, tile
 from softprune.models.fused.layers import additive_mask
 from softprune.models.fused.t5 import FrozenT5, suits
-from softprune.models.generation import GenerativeBackbone
+from softprune.models.generation import REREAD, GenerativeBackbone
 from softprune.models.log_probs import scatter_sums, token_log_probs
 from softprune.models.tokenization import Tokenization, ids_behind
 from softprune.types import Batch, Encoded
@@ -135,6 +135,8 @@ class Seq2SeqBackbone(GenerativeBackbone):
         with self.generating():
             prompts = prompts_BPH.expand(len(batch), *prompts_BPH.shape[-2:])
             embeds, mask = self.combine(prompts, batch.input_ids, batch.input_mask)
+            if self.model.config.model_type in REREAD:
+                return self.decode_generated(self._reread(embeds, mask, max_new_tokens))
             encoded = self.model.get_encoder()(inputs_embeds=embeds, attention_mask=mask)
             tokens = self.continue_greedily(
                 max_new_tokens,
@@ -143,6 +145,15 @@ class Seq2SeqBackbone(GenerativeBackbone):
                 attention_mask=mask,
             )
         return self.decode_generated(tokens[:, len(self._start) :])
+
+    def _reread(self, embeds_BLH: torch.Tensor, mask_BL: torch.Tensor, max_new_tokens: int) -> torch.Tensor:
+        """Token ids `[B, n]` of a greedy continuation; the decoder reads all of it again for each token."""
+        memory_BLH, lead = self._encode(embeds_BLH, mask_BL), len(self._start)
+        ids_BU = torch.tensor(self._start, device=self.device).expand(len(mask_BL), -1)
+        while ids_BU.shape[1] - lead < max_new_tokens and not self.has_ended(ids_BU[:, lead:]):
+            last_BH = self._decode(ids_BU, memory_BLH, mask_BL)[:, -1]
+            ids_BU = torch.cat([ids_BU, answer_logits(self.model, last_BH).argmax(-1)[:, None]], dim=1)
+        return ids_BU[:, lead:]
 
     def read_ids(self, ids_1N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of tokens, by encoder, decoder and head apart and by the model's own forward."""

@@ -52,7 +52,7 @@ def may_share(backbone: Backbone) -> bool:
 
     On a GPU a second pass over the layers may cost more than the products it saves, and nobody has measured it.
     """
-    stated = getattr(backbone.model.config, "rope_parameters", None) or {}
+    stated = getattr(backbone.model.config.get_text_config(), "rope_parameters", None) or {}
     kinds = [stated, *(each for each in stated.values() if isinstance(each, dict))]
     by_length = any(kind.get("rope_type") in BY_LENGTH for kind in kinds)
     return backbone.device.type == "cpu" and backbone.info.quantization is None and not by_length

@@ -230,7 +230,7 @@ def write_ticket(
             fingerprint=info.fingerprint,
             task=workspace.task.id,
             task_version=str(workspace.task.version),
-            leading=workspace.backbone.leading,
+            leading=workspace.train.encoded[0].place or workspace.backbone.leading,
             embedding_scale=workspace.backbone.embedding_scale,
             removal=recipe.pruning.removal,
             score=workspace.scoring.score,
@@ -246,6 +246,7 @@ def write_ticket(
             pieces=mask.pieces,
             parameters=mask.parameters(info.hidden),
             select=fitted.evaluation.score,
+            has_layer_embeddings=workspace.backbone.has_layer_embeddings,
         ),
         workspace.task.definition,
     )

@@ -34,7 +34,11 @@ def export(ticket: Ticket, format: str, folder: str | Path) -> tuple[tuple[str, 
             expected = "a backbone whose input embeddings peft gives it as it reads them itself"
             found = f"{info.backbone}, which multiplies them by {info.embedding_scale:g}, and peft doesn't"
             raise SoftpruneError(expected, found, "export with --format safetensors")
-        files = adapter_files(prompt_QH, info.backbone, info.family)
+        if info.has_layer_embeddings:
+            expected = "a backbone that reads nothing of a token but its vector"
+            found = f"{info.backbone}, which looks up an embedding of every token id for each layer: peft gives it none"
+            raise SoftpruneError(expected, found, "export with --format safetensors")
+        files = adapter_files(prompt_QH, info.backbone, info.family, ticket.definition.conversation)
         code, library, title = peft_code(info, str(folder)), "peft", "a peft adapter"
     else:
         rows = list(range(len(prompt_QH)))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from softprune.data.definition import TASK, Definition
+from softprune.data.metrics import ExactMatch
 from softprune.models.load_errors import BUNDLED
 from softprune.printable import code_block, code_span, markdown_text, one_line
 
@@ -53,7 +54,8 @@ def model_card(ticket: Ticket, *, library: str, title: str, code: Sequence[str])
         "Vectors that a frozen language model reads with its input, made with softprune (prompt tuning, XPrompt). "
         "They fit this backbone and this template alone.",
         f"| | |\n|---|---|\n{rows}",
-        f"Template:\n\n{code_block(definition.template, 'text')}",
+        f"Template{' (a user turn of a conversation)' * bool(definition.chat)}:\n\n"
+        f"{code_block(definition.template, 'text')}",
         code_block("\n".join(code), "python"),
     )
     return "\n\n".join(lines) + "\n"
@@ -69,7 +71,8 @@ def _scores(info: TicketInfo, definition: Definition, results: Mapping[str, Repo
             value = f"loss {-info.select:.3f}"
         return {"score": f"{value} on `select`, which it was chosen on"}
     own = next(iter(results))
-    bar = "the input's own first sentences" if definition.is_generation else "best constant answer"
+    is_copied = definition.is_generation and definition.metric != ExactMatch.name
+    bar = "the input's own first sentences" if is_copied else "best constant answer"
     labels = {own: "score", "control": "the unpruned prompt, trained as long", "constant": bar}
     scores = {}
     for name, label in labels.items():
@@ -100,9 +103,10 @@ def ticket_code(ticket: Ticket, repo_id: str) -> tuple[str, ...]:
 def peft_code(info: TicketInfo, folder: str) -> tuple[str, ...]:
     """Three lines that load an adapter onto its backbone."""
     name = _CLASSES[info.family]
+    other = "  # AutoModelForImageTextToText where it also sees or hears" if info.family == "causal" else ""
     return (
         f"from peft import PeftModel; from transformers import {name}",
-        f"backbone = {name}.from_pretrained({_quoted(info.backbone)})",
+        f"backbone = {name}.from_pretrained({_quoted(info.backbone)}){other}",
         f"model = PeftModel.from_pretrained(backbone, {_quoted(folder)})",
     )
 
@@ -112,6 +116,8 @@ def vectors_code(info: TicketInfo, folder: str) -> tuple[str, ...]:
     embeds, place = "prompt, embeds", "before the input; one in the attention mask"
     if at := info.leading:
         embeds, place = f"embeds[:, :{at}], prompt, embeds[:, {at}:]", "behind CLS"
+        if at > 1:
+            place = f"behind the {at} tokens that open the system's turn"
     scaled = "" if info.embedding_scale == 1 else f" * {info.embedding_scale!r}"
     path = _quoted(f"{folder}/prompt.safetensors")
     return (

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from softprune.errors import SoftpruneError
 from softprune.runs.atomic_io import json_text, tensor_bytes
 from softprune.runs.tensor_files import read_tensors, real_numbers
-from softprune.types import Mask
+from softprune.types import Chat, Mask
 
 CONFIG: Final = "adapter_config.json"
 WEIGHTS: Final = "adapter_model.safetensors"
@@ -157,11 +157,15 @@ def prompt_bytes(vectors_PH: torch.Tensor, metadata: Mapping[str, str]) -> bytes
     return tensor_bytes({"prompt_embeddings": vectors_PH.float()}, metadata)
 
 
-def adapter_files(vectors_QH: torch.Tensor, backbone: str, family: str) -> dict[str, bytes]:
+def adapter_files(vectors_QH: torch.Tensor, backbone: str, family: str, chat: Chat | None = None) -> dict[str, bytes]:
     """The files of a peft adapter by name, of a prompt as the backbone reads it, if peft's of its family do too."""
     if family not in TASK_TYPES:
         expected, found = "a seq2seq or causal backbone for a peft adapter", f"a {family} backbone: {_WHY_NOT[family]}"
         raise SoftpruneError(expected, found, "export with --format safetensors")
+    if chat is not None and chat.place == "system":
+        expected = "a prompt in front of the whole input, which is where peft puts it"
+        found = "one inside the system's turn (chat.place: system)"
+        raise SoftpruneError(expected, found, "export with --format safetensors, or train with chat.place: front")
     config = {
         "base_model_name_or_path": backbone,
         "inference_mode": True,

@@ -81,6 +81,8 @@ class TicketInfo:
     pieces: Size
     parameters: int
     select: float | None  # its metric on `select`
+    # Whether the backbone looks up a second embedding of every token, for each layer.
+    has_layer_embeddings: bool = False
 
 
 @dataclass(frozen=True, slots=True)

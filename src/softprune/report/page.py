@@ -68,6 +68,7 @@ _WRITTEN_DIRECTIONS = {
     "lost": "▼ the control shares more",
     "neither": "both share as much",
 }
+_EXACT_DIRECTIONS = {**_DIRECTIONS, "neither": "both are right, or both are wrong"}
 _VALUES = {
     ("loss", "rank"): "cross-entropy over the answers' scores",
     ("loss", "likelihood"): "negative log-likelihood of the right answer",
@@ -167,8 +168,14 @@ def _context(run: Run) -> dict[str, Any]:
         "kept": [f"T{i}" for i, kept in enumerate(run.ticket.token_P) if kept] if run.ticket else [],
         "candidates": [(candidate, table.candidate_cells(run, candidate)) for candidate in run.smallest_first],
         "changes": changed_answers(control, winner) if control and winner else None,
-        "directions": _WRITTEN_DIRECTIONS if run.is_generation else _DIRECTIONS,
+        "directions": _choose_directions(run),
     }
+
+
+def _choose_directions(run: Run) -> dict[str, str]:
+    if run.is_exact:
+        return _EXACT_DIRECTIONS
+    return _WRITTEN_DIRECTIONS if run.is_generation else _DIRECTIONS
 
 
 def _describe_settings(run: Run) -> dict[str, str]:
@@ -305,8 +312,8 @@ def changed_answers(control: Sequence[Prediction], winner: Sequence[Prediction])
             "id": formatting.printable(b.id),
             "text": shorten_text(formatting.printable(b.text)),
             "gold": _answer_text(b, b.gold, b.reference),
-            "control": _answer_text(a, a.predicted, a.written),
-            "winner": _answer_text(b, b.predicted, b.written),
+            "control": _given_text(a),
+            "winner": _given_text(b),
             "direction": direction,
         }
         changes[direction].append(change)
@@ -332,7 +339,7 @@ def written_samples(run: Run) -> list[dict[str, Any]]:
     samples = []
     for key in _spread(ids, 3):
         example = columns[names[0]][key]
-        texts = [(name, _answer_text(column[key], -1, column[key].written)) for name, column in columns.items()]
+        texts = [(name, _given_text(column[key])) for name, column in columns.items()]
         text, reference = shorten_text(formatting.printable(example.text)), formatting.printable(example.reference)
         samples.append({"id": formatting.printable(key), "text": text, "reference": reference, "texts": texts})
     return samples
@@ -350,8 +357,18 @@ def shorten_text(text: str) -> str:
 
 
 def _merit(prediction: Prediction) -> float:
-    """ROUGE-L of a written text; else whether the answer is right."""
-    return float(prediction.predicted == prediction.gold) if prediction.rougeL is None else prediction.rougeL
+    """ROUGE-L of a written text; else whether the answer is right, also the one in a text."""
+    if prediction.rougeL is not None:
+        return prediction.rougeL
+    return float(prediction.predicted == prediction.gold if prediction.right is None else prediction.right)
+
+
+def _given_text(prediction: Prediction) -> str:
+    """What a prompt answered or wrote, and the answer that was found in its text where that counts."""
+    text = _answer_text(prediction, prediction.predicted, prediction.written)
+    if prediction.right is None:
+        return text
+    return f"{text} → {'no answer' if prediction.extracted is None else formatting.printable(prediction.extracted)}"
 
 
 def _answer_text(prediction: Prediction, place: int, text: str | None) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from softprune.data.metrics import METRICS, Metric, RougeL, answered, with_ones
+from softprune.data.metrics import METRICS, ExactMatch, Metric, RougeL, answered, with_ones
 from softprune.report import formatting, table
 from softprune.report.run_reader import Prediction, Run
 from softprune.runs.record_parts import ResultRow
@@ -68,7 +68,7 @@ def why_not(ours: Run, theirs: Run) -> str | None:
 
 
 def _questions(predictions: Sequence[Prediction]) -> list[tuple[object, ...]]:
-    return [(p.id, p.text, p.answers, p.gold, p.reference) for p in predictions]
+    return [(p.id, p.text, p.answers, p.gold, p.reference, p.expected) for p in predictions]
 
 
 def _read_fact(run: Run, *keys: str) -> str:
@@ -157,8 +157,8 @@ def _find_metric(rows: tuple[ResultRow, ResultRow], a: Sequence[Prediction], b: 
     kind, answers = METRICS.get(str(rows[0].metric)), [*a, *b]
     if kind is None:
         return None
-    if kind.reads == "texts" and (kind is not RougeL or any(p.rougeL is None for p in answers)):
-        return None  # of written texts, a run keeps ROUGE-L alone
+    if kind.reads == "texts" and (kind not in (RougeL, ExactMatch) or any(_merit(p) is None for p in answers)):
+        return None  # of written texts, a run keeps ROUGE-L or whether they are right
     count, reported = max(len(p.answers) for p in answers), np.array([row.value for row in rows], np.float64)
     for positive in range(count) if kind.needs_positive else [None]:
         metric = kind.for_task(count, positive)
@@ -169,7 +169,12 @@ def _find_metric(rows: tuple[ResultRow, ResultRow], a: Sequence[Prediction], b: 
 
 
 def _count(metric: Metric, predictions: Sequence[Prediction]) -> Floats:
-    """The metric's counts; of written texts, ROUGE as the run measured it, which needs no library here."""
+    """The metric's counts; of written texts, as the run measured them, which needs no library here."""
     if metric.reads == "texts":
-        return with_ones(np.array([p.rougeL for p in predictions], np.float64))
+        return with_ones(np.array([_merit(p) for p in predictions], np.float64))
     return metric.counts(answered([p.predicted for p in predictions], [p.gold for p in predictions]))
+
+
+def _merit(prediction: Prediction) -> float | None:
+    """Of a written text: whether it is right, or its ROUGE-L."""
+    return prediction.rougeL if prediction.right is None else float(prediction.right)

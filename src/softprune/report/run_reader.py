@@ -14,6 +14,7 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from softprune.data.metrics import ExactMatch
 from softprune.errors import SoftpruneError
 from softprune.runs.record import RunRecord, read_record
 from softprune.runs.record_parts import ResultRow
@@ -52,6 +53,10 @@ class Prediction:
     written: str | None = None
     reference: str | None = None  # the example's own text
     rougeL: float | None = None  # what the two texts share
+    # What counts of either, None where nothing was found in it, and whether these agree; only where that is the metric.
+    extracted: str | None = None
+    expected: str | None = None
+    right: bool | None = None
     group: str | None = None  # what it is resampled with, such as its passage
 
 
@@ -109,6 +114,11 @@ class Run:
     def metric(self) -> str:
         """The task's metric; "score" where the run doesn't say."""
         return self.record.task.metric or "score"
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the texts that were written are right or wrong, by an answer in them."""
+        return self.record.task.metric == ExactMatch.name
 
     @property
     def select_name(self) -> str:

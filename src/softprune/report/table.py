@@ -38,7 +38,9 @@ _ABSENT = {
 """Columns that don't apply to a row."""
 _WRITTEN = {"loss": "loss", "rouge1": "ROUGE-1 (%)", "rouge2": "ROUGE-2 (%)", "words": "words"}
 """Fields of written texts, and their headings."""
-_BELOW = ("predicted", *_WRITTEN)
+_EXACT = {"loss": "loss", "extracted": "with an answer (%)", "words": "words"}
+"""The same where an answer in a text is right or wrong."""
+_BELOW = ("predicted", *_WRITTEN, *_EXACT)
 """Fields that are written under the table in a terminal, which then fits into 80 columns."""
 _SHORT = {"interval": "95% CI", "fresh": "fresh seeds", "parameters": "params"}
 """Headings in a terminal."""
@@ -58,6 +60,9 @@ class TableRow:
 
 def columns(run: Run) -> tuple[tuple[str, str], ...]:
     """Field and heading of each column; a run that only tunes retrains nothing, so it has no fresh seeds."""
+    beside = {"predicted": "answers given"}
+    if run.is_generation:
+        beside = _EXACT if run.is_exact else _WRITTEN
     return (
         ("label", "prompt"),
         ("value", f"{formatting.metric(run.metric)} (%)"),
@@ -67,7 +72,7 @@ def columns(run: Run) -> tuple[tuple[str, str], ...]:
         ("pieces", "pieces"),
         ("parameters", "parameters"),
         ("seconds", "seconds"),
-        *(_WRITTEN.items() if run.is_generation else (("predicted", "answers given"),)),
+        *beside.items(),
     )
 
 
@@ -81,7 +86,7 @@ def comparison_rows(run: Run) -> list[TableRow]:
     rows = []
     for name in (*_UNTRAINED, *_TRAINED.get(run.record.kind, _PRUNED)):
         if name != "instruction" or run.results[name]:
-            rows.append(_make_row(name, labels(run)[name], run.results[name], floor, run.is_generation))
+            rows.append(_make_row(name, labels(run)[name], run.results[name], floor, is_copied(run)))
     return rows
 
 
@@ -91,9 +96,14 @@ def labels(run: Run) -> dict[str, str]:
     return LABELS | ({} if adapter is None else {"adapted": f"adapted by {adapter.method}"})
 
 
+def is_copied(run: Run) -> bool:
+    """Whether the first sentences of the input take the place of a constant answer."""
+    return run.is_generation and not run.is_exact
+
+
 def mark_meaning(run: Run) -> str:
     """What the mark of a row at chance says."""
-    floor = "the text's own first sentences" if run.is_generation else "the best constant answer"
+    floor = "the text's own first sentences" if is_copied(run) else "the best constant answer"
     return f"‡ not shown to be above {floor}"
 
 
@@ -133,7 +143,8 @@ def _describe_answers(run: Run, rows: list[TableRow]) -> Text:
             continue
         if run.is_generation:
             loss = "" if row.cells["loss"] == NOT_APPLICABLE else f"loss {row.cells['loss']}, "
-            answers = "{}ROUGE-1 {rouge1}, ROUGE-2 {rouge2}, {words} words".format(loss, **row.cells)
+            found = "{extracted}% with an answer" if run.is_exact else "ROUGE-1 {rouge1}, ROUGE-2 {rouge2}"
+            answers = (loss + found + ", {words} words").format(**row.cells)
             label = row.label
         else:
             answers, label = row.cells["predicted"], labels(run)[row.name]
@@ -166,12 +177,11 @@ def candidate_cells(run: Run, candidate: Candidate) -> dict[str, str]:
     }
 
 
-def _make_row(name: str, label: str, result: ResultRow | None, floor: float | None, is_generation: bool) -> TableRow:
+def _make_row(name: str, label: str, result: ResultRow | None, floor: float | None, copied: bool) -> TableRow:
     row = result or ResultRow(metric="", value=None)
     if row.answer is not None:
         answer = formatting.printable(row.answer)
-        # Where texts are written, the first sentences of the input take the place of a constant answer.
-        label = f"the text's own {answer}" if is_generation else f"{label} ({answer})"
+        label = f"the text's own {answer}" if copied else f"{label} ({answer})"
     cells = {
         "value": formatting.percent(row.value),
         "interval": formatting.interval(row.interval),
@@ -184,6 +194,7 @@ def _make_row(name: str, label: str, result: ResultRow | None, floor: float | No
         "loss": formatting.number(row.loss),
         "rouge1": formatting.percent(row.rouge1),
         "rouge2": formatting.percent(row.rouge2),
+        "extracted": formatting.percent(row.extracted),
         "words": NOT_MEASURED if row.words is None else f"{row.words:.1f}",
     }
     cells |= dict.fromkeys(_ABSENT.get(name, ()), NOT_APPLICABLE)

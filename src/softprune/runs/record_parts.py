@@ -126,6 +126,7 @@ class TaskRecord(Part):
     template: str | None = None
     sample: str | None = maybe("the first training example as the model reads it")
     metric: str | None = maybe("name of what is reported")
+    extract: str | None = maybe("of written texts: the regular expression that finds what counts of them")
     targets: Literal["answers", "text"] | None = maybe("what the model gives")
     answers: list[str] | None = maybe("null where they depend on the example or texts are written")
     sizes: SetSizes | None = None
@@ -185,6 +186,7 @@ class ResultRow(Part):
     rouge1: float | None = maybe("of written texts: mean F1, a fraction; also the next two")
     rouge2: float | None = None
     rougeL: float | None = None
+    extracted: float | None = maybe("of written texts with an answer in them: share in which one was found")
     words: float | None = maybe("of written texts: their mean length")
     answer: str | None = maybe("of the row `constant`: which answer, or what replaces it")
     seconds: float | None = maybe("spent on training it")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from softprune.data import Metric, answered, load_task
+from softprune.data.metrics import ExactMatch
 from softprune.errors import SoftpruneError
 from softprune.prompts.prompt_io import load_mask, load_vectors
 from softprune.prompts.ticket import Ticket
@@ -123,10 +124,11 @@ def score_lines(lines: Sequence[Line], metric: Metric) -> Scored | None:
     """The counts of each example: of answers by the metric, of texts their own scores; None where neither is there."""
     if not lines:
         return None
+    name = "right" if metric.name == ExactMatch.name else metric.name
     if all(isinstance(line.get("predicted"), int) and isinstance(line.get("gold"), int) for line in lines):
         counts_NC = metric.counts(answered([line["predicted"] for line in lines], [line["gold"] for line in lines]))
-    elif all(isinstance(line.get(metric.name), int | float) for line in lines):
-        counts_NC = np.array([[line[metric.name], 1.0] for line in lines])
+    elif all(isinstance(line.get(name), int | float) for line in lines):
+        counts_NC = np.array([[line[name], 1.0] for line in lines])
     elif all(isinstance(line.get("written"), str) and isinstance(line.get("reference"), str) for line in lines):
         texts, references = zip(*((line["written"], line["reference"]) for line in lines), strict=True)
         counts_NC = metric.counts(Scores(texts=texts, references=references))

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from softprune.config import Recipe
 from softprune.data import Selection, Splits, Task, load_task, select_sets
-from softprune.data.rouge import load_scorer
+from softprune.data.metrics import ExactMatch
+from softprune.data.rouge import KINDS, load_scorer
 from softprune.errors import SoftpruneError, gathered, join_errors
 from softprune.models import describe
 from softprune.models.base import Backbone
@@ -25,6 +26,7 @@ from softprune.training.scoring import ScoredSet, Scoring
 
 # Positions that a prompt must leave to input and answer.
 LEAST_ROOM = 16
+_SHOWN = 60  # characters of a text's end that a message shows
 # Tokens of an answer that is generated, and of a text that is written, where the recipe names no other number.
 ANSWER_LENGTH, TEXT_LENGTH = 8, 128
 
@@ -63,7 +65,7 @@ def read_inputs(
         errors += mistakes(described)
         check(recipe, described)
     if data is not None and described is not None and data[0].definition.is_generation:
-        errors += text_mistakes(recipe, data[0].id, described)
+        errors += text_mistakes(recipe, data[0], described)
     if data is None or described is None or errors:
         raise join_errors("recipe for this data and backbone", errors)
     return (*data, described)
@@ -202,17 +204,18 @@ def check(recipe: Recipe, described: BackboneDescription) -> None:
         raise join_errors("recipe for this backbone", errors)
 
 
-def text_mistakes(recipe: Recipe, task: str, described: BackboneDescription) -> list[SoftpruneError]:
+def text_mistakes(recipe: Recipe, task: Task, described: BackboneDescription) -> list[SoftpruneError]:
     """What keeps a recipe from a task whose texts are written: the family, the loss, positions, the library."""
     if described.family in ("masked", "sentence"):
         found = f"{described.name}, of the {described.family} family, which doesn't generate"
-        expected = f"a backbone that writes text (seq2seq or causal), for {task}"
+        expected = f"a backbone that writes text (seq2seq or causal), for {task.id}"
         return [SoftpruneError(expected, found, "choose another backbone, such as tiny-seq2seq or tiny-causal")]
     errors: list[SoftpruneError] = []
-    with gathered(errors):
-        load_scorer()
+    if task.metric.name in KINDS:
+        with gathered(errors):
+            load_scorer()
     if recipe.tuning.loss == "rank":
-        expected = f"tuning.loss of likelihood or auto for {task}, whose texts have no rivals to rank"
+        expected = f"tuning.loss of likelihood or auto for {task.id}, whose texts have no rivals to rank"
         errors.append(SoftpruneError(expected, "rank", "set tuning.loss=likelihood"))
     if described.positions is None:
         return errors
@@ -227,3 +230,23 @@ def text_mistakes(recipe: Recipe, task: str, described: BackboneDescription) -> 
         do = f"set task.max_answer_length to {max(1, room)} at most"
         errors.append(SoftpruneError(expected, f"task.max_answer_length of {length}{beside}", do))
     return errors
+
+
+def check_extracted(task: Task, backbone: Backbone, train: ScoredSet) -> None:
+    """Refuse texts that all lose their answer when they become tokens: none of those that are written could be right.
+
+    A text is cut at `task.max_answer_length`, and some tokenizers change blanks ("# # # # 42" comes of "#### 42").
+    """
+    metric, read = task.metric, ""
+    if not isinstance(metric, ExactMatch):
+        return
+    for example, encoded in zip(train.examples, train.encoded, strict=True):
+        read = backbone.tokenizer.decode(list(encoded.answer_ids[0]), skip_special_tokens=True)
+        if metric.is_right(read, example.answers[0]):
+            return
+    length = len(train.encoded[-1].answer_ids[0])
+    raise SoftpruneError(
+        f"texts that keep their answer as tokens of {backbone.info.name}",
+        f'"...{read[-_SHOWN:]}" of {length} tokens, for "...{train.examples[-1].answers[0][-_SHOWN:]}"',
+        "let `extract` in the task YAML allow for other blanks, or raise task.max_answer_length",
+    )

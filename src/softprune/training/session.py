@@ -28,7 +28,14 @@ from softprune.runs.record_parts import (
 )
 from softprune.runs.run_folder import RunFolder
 from softprune.training.hardware import choose_threads, load
-from softprune.training.input_checks import answer_length, check_inputs, data_inputs, model_inputs, read_inputs
+from softprune.training.input_checks import (
+    answer_length,
+    check_extracted,
+    check_inputs,
+    data_inputs,
+    model_inputs,
+    read_inputs,
+)
 from softprune.training.loop import Watch
 from softprune.training.memory import Rehearsal, measure_group, next_peak
 from softprune.training.scoring import ScoredSet, Scoring, SealedSet
@@ -89,6 +96,7 @@ def prepare(
     with run.editing() as record:
         record.cost.peak_memory["load"] = run.read_peak()
     train, select = encode_examples(recipe, backbone, sets.train), encode_examples(recipe, backbone, sets.select)
+    check_extracted(task, backbone, train)
     # Found now, not when `report` is read at the end: words without an embedding, and answers that tie. Inputs are
     # tokenised only if the tokenizer has words beyond the embedding table.
     if len(backbone.tokenizer) > backbone.vocabulary:
@@ -226,6 +234,8 @@ def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[
         lr=workspace.lr,
         max_length=recipe.task.max_length,
     )
+    if definition.extract is not None:
+        task.extract = definition.extract
     if definition.is_generation:
         settings.max_answer_length = workspace.scoring.max_answer_length
     prunes = recipe.kind == "xprompt" or recipe.prompt.mask is not None

@@ -181,8 +181,8 @@ def test_a_causal_model_reads_answers_that_differ_in_their_last_token_once(
             mixed = backbone.scores(prompts, backbone.batch(encoded), "sum")[0]
     finally:
         hook.remove()
-    # Three stems of up to two tokens: behind the text one after the other, or each behind a text of its own.
-    assert rows == [(2, 2 + 3), (3 * 3, 2 + 3 + 2) if name == "bloom" else (3, 2 + 3 + 3 * 2)]
+    # The prompt, then three stems of up to two tokens: behind the text in turn, or each behind a text of its own.
+    assert rows == [(1, 2), (2, 3), (1, 2), (3 * 3, 3 + 2) if name == "bloom" else (3, 3 + 3 * 2)]
     near = 1e-7 if name == "bloom" else 1e-12
     assert torch.allclose(mixed[:2, :3], together, rtol=near)
     step = mixed[2, 1:] - mixed[2, [0, 0, 1]]  # log p of the token that each answer adds

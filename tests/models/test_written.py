@@ -71,7 +71,8 @@ def test_the_loss_is_per_token_end_included(name: str, backbone_of: Backbones) -
     for at, each in enumerate(encoded):
         batch = backbone.batch([each])
         alone = -backbone.answer_sums(prompt[None], batch)[0, 0] / len(each.answer_ids[0])
-        assert abs(float(together[at] - alone)) <= 1e-9 * abs(float(alone))
+        near = 1e-7 if name == "bloom" else 1e-9  # BLOOM's softmax is float32's
+        assert abs(float(together[at] - alone)) <= near * abs(float(alone))
     endless = [replace(each, answer_ids=(each.answer_ids[0][:-1],)) for each in encoded]
     other = backbone.losses(prompt[None], backbone.batch(endless), "likelihood", "mean")[0]
     assert float((other - together).abs().max()) > 1e-3 * float(together.abs().max())

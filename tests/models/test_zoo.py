@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import check_architectures as script
@@ -16,6 +17,7 @@ import tiny_architectures as tiny
 import torch
 
 from softprune.models.base import Backbone
+from softprune.models.shared_prompts import SharedPrompts
 
 TINY_WARNING = pytest.mark.filterwarnings(
     "ignore::FutureWarning:transformers.modeling_utils"
@@ -92,7 +94,11 @@ def scale_prompts(monkeypatch: pytest.MonkeyPatch, by: float) -> None:
     def combine(self: Backbone, prompts: torch.Tensor, *given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return real(self, prompts * by, *given)
 
+    def share(trunk: object, prompts: torch.Tensor, counts: Sequence[int]) -> SharedPrompts:
+        return SharedPrompts(trunk, prompts * by, counts)
+
     monkeypatch.setattr(Backbone, "combine", combine)
+    monkeypatch.setattr("softprune.models.causal.SharedPrompts", share)
 
 
 def read_padding(monkeypatch: pytest.MonkeyPatch) -> None:

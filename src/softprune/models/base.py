@@ -221,6 +221,14 @@ class Backbone(ABC):
         R is a multiple of the batch's B, and P may be 0.
         """
 
+    def shared_sums(self, prompts_KPH: torch.Tensor, batch: Batch, counts: Sequence[int] | None = None) -> torch.Tensor:
+        """`answer_sums` `[R, A]` of prompts that rows share: K times B rows, every prompt in front of every example.
+
+        With `counts`, prompt 0 is in front of the first `counts[0]` rows, prompt 1 of those after, and on. A family
+        that can reads a prompt once for all of its rows.
+        """
+        return self.answer_sums(repeat_rows(prompts_KPH, counts or [len(batch)] * len(prompts_KPH)), batch)
+
     def combine(
         self,
         prompts_RPH: torch.Tensor,
@@ -272,19 +280,26 @@ class Backbone(ABC):
         """Answer scores of each row, `[R, A]`; see `answer_scores`."""
         return self.answer_scores(self.answer_sums(prompts_RPH, batch), batch, score)
 
-    def row_losses(self, prompts_RPH: torch.Tensor, batch: Batch, loss: str, score: str) -> torch.Tensor:
-        """Loss of each row, `[R]`; see `answer_losses`. A likelihood reads the gold answers alone."""
+    def row_losses(
+        self, prompts: torch.Tensor, batch: Batch, loss: str, score: str, counts: Sequence[int] | None = None
+    ) -> torch.Tensor:
+        """Loss of each row, `[R]`; see `answer_losses`. A likelihood reads the gold answers alone.
+
+        `prompts` are `[R, P, H]`, or with `counts` those of `shared_sums`.
+        """
         read = gold_only(batch) if loss == "likelihood" else batch
-        return self.answer_losses(self.answer_sums(prompts_RPH, read), read, loss, score)
+        sums_RA = self.answer_sums(prompts, read) if counts is None else self.shared_sums(prompts, read, counts)
+        return self.answer_losses(sums_RA, read, loss, score)
 
     def losses(self, prompts_KPH: torch.Tensor, batch: Batch, loss: str, score: str) -> torch.Tensor:
         """Loss of every prompt on every example, `[K, B]`."""
-        return self.row_losses(cross_with_batch(prompts_KPH, len(batch)), batch, loss, score).view(-1, len(batch))
+        counts = [len(batch)] * len(prompts_KPH)
+        return self.row_losses(prompts_KPH, batch, loss, score, counts).view(-1, len(batch))
 
     def scores(self, prompts_KPH: torch.Tensor, batch: Batch, score: str) -> torch.Tensor:
         """Answer scores of every prompt on every example, `[K, B, A]`."""
-        rows_RA = self.row_scores(cross_with_batch(prompts_KPH, len(batch)), batch, score)
-        return rows_RA.view(prompts_KPH.shape[0], len(batch), -1)
+        sums_RA = self.shared_sums(prompts_KPH, batch)
+        return self.answer_scores(sums_RA, batch, score).view(len(prompts_KPH), len(batch), -1)
 
     def generate(self, prompts_BPH: torch.Tensor, batch: Batch, max_new_tokens: int) -> list[str]:
         """Greedy continuation of each example as text, behind its own prompt (`[P, H]`: behind the same one)."""
@@ -304,9 +319,11 @@ def per_token(sums_RA: torch.Tensor, batch: Batch) -> torch.Tensor:
     return sums_RA / tile(batch.answer_mask.sum(-1).clamp(min=1), sums_RA.shape[0])
 
 
-def cross_with_batch(prompts_KPH: torch.Tensor, size: int) -> torch.Tensor:
-    """Every prompt for every example: `[K, P, H]` to `[K * B, P, H]`, prompt-major."""
-    return prompts_KPH.repeat_interleave(size, dim=0)
+def repeat_rows(values_K: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+    """Each of K values `[K, ...]` as often as `counts` says, one behind another: `[R, ...]`."""
+    # By expand, whose gradient is a sum in a fixed order: that of an index may differ from run to run on a GPU.
+    shares = [value.expand(count, *value.shape) for value, count in zip(values_K.unbind(), counts, strict=True)]
+    return shares[0] if len(shares) == 1 else torch.cat(shares)
 
 
 def gold_only(batch: Batch) -> Batch:

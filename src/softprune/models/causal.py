@@ -14,15 +14,24 @@ import torch.nn.functional as F
 
 from softprune.errors import SoftpruneError
 from softprune.models.architectures import answer_logits
-from softprune.models.base import BackboneInfo, insert, tile
+from softprune.models.base import BackboneInfo, insert, repeat_rows, tile
 from softprune.models.chat import turn_end_id
 from softprune.models.fused.layers import additive_mask
 from softprune.models.generation import REREAD, GenerativeBackbone
 from softprune.models.log_probs import scatter_sums, token_log_probs
+from softprune.models.shared_prompts import SharedPrompts
 from softprune.models.tokenization import Tokenization, continuation_ids
 from softprune.types import Batch, Chat, Encoded
 
-PACKED = ("gpt2", "llama")
+PACKED = (
+    *("afmoe", "apertus", "arcee", "biogpt", "bitnet", "codegen", "cohere", "cohere2", "deepseek_v2"),
+    *("deepseek_v3", "diffllama", "dots1", "ernie4_5", "ernie4_5_moe", "exaone4", "exaone_moe", "gemma", "gemma2"),
+    *("gemma3_text", "glm", "glm4", "glm4_moe", "gpt2", "gpt_bigcode", "gpt_neox", "gpt_oss", "gptj", "granite"),
+    *("granitemoe", "helium", "hunyuan_v1_dense", "llama", "ministral", "ministral3", "mistral", "mixtral"),
+    *("nanochat", "nemotron", "olmo", "olmo2", "olmo3", "olmoe", "opt", "persimmon", "phi", "phi3", "phimoe"),
+    *("qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "smollm3", "stablelm", "starcoder2", "vaultgemma"),
+    "xglm",
+)
 """Model types that take positions, and a mask of pairs of them; BLOOM makes both itself, of a mask of tokens."""
 
 
@@ -52,6 +61,8 @@ class CausalBackbone(GenerativeBackbone):
         super().__init__(model, tokenizer, info)
         if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
             tokenizer.pad_token = tokenizer.eos_token
+        self.shares_prompts = False
+        """Whether a prompt in front of several rows is read once; `load_check` finds out."""
         self._turn_end = None
         if tokenizer.chat_template:
             with suppress(SoftpruneError):  # a template that can't render a plain question serves no task with chat
@@ -72,23 +83,64 @@ class CausalBackbone(GenerativeBackbone):
 
     def answer_sums(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Read prompt, text and the answers' stems; logits at the answers' positions only."""
+        return self._sum_answers(prompts_RPH, batch, None)
+
+    def shared_sums(self, prompts_KPH: torch.Tensor, batch: Batch, counts: Sequence[int] | None = None) -> torch.Tensor:
+        """The same of prompts that rows share, each of which is read once where that gives the same numbers."""
+        counts = counts or [len(batch)] * len(prompts_KPH)
+        prompts_RPH = repeat_rows(prompts_KPH, counts)
+        shared = None
+        if self._can_share(prompts_KPH, len(prompts_RPH), batch):
+            shared = SharedPrompts(self.trunk, prompts_KPH.to(self.dtype), counts)
+        return self._sum_answers(prompts_RPH, batch, shared)
+
+    def _can_share(self, prompts_KPH: torch.Tensor, rows: int, batch: Batch) -> bool:
+        if not self.shares_prompts or self.adapter.is_active or self.model.training:
+            return False
+        # Half of the rows' prompts is the least that pays for a second pass over the weights.
+        pays = prompts_KPH.shape[1] > 0 and rows >= 2 * len(prompts_KPH)
+        return pays and bool(batch.input_mask.any(1).all()) and all(place is None for place in batch.places)
+
+    def _sum_answers(self, prompts_RPH: torch.Tensor, batch: Batch, shared: SharedPrompts | None) -> torch.Tensor:
         rows = prompts_RPH.shape[0]
         stems = find_stems(batch)
         ids_RAT, mask_RAT = tile(batch.answer_ids, rows), tile(batch.answer_mask, rows)
         row, answer, token = torch.nonzero(mask_RAT, as_tuple=True)
         stem_M = torch.where(token == 0, 0, tile(stems.which_BA, rows)[row, answer])  # a first token follows no stem
-        packs = stems.ids_BUT.shape[1] > 1 and self.model.config.model_type in PACKED
+        packs = stems.ids_BUT.shape[1] > 1 and self._fits_packed(prompts_RPH.shape[1], batch)
         read = self._read_packed if packs else self._read_apart
-        hidden_MH, at_M = read(prompts_RPH, batch, stems, Places(row, stem_M, token))
+        hidden_MH, at_M = read(prompts_RPH, batch, stems, Places(row, stem_M, token), shared)
         # Answers that begin alike are predicted at the same places: the head, the dearest product, reads each once.
         place_U, which_M = at_M.unique(return_inverse=True)
         logits_UV = answer_logits(self.model, hidden_MH.to(self.device)[place_U])
         return scatter_sums(token_log_probs(logits_UV, which_M, ids_RAT[mask_RAT]), mask_RAT)
 
-    def _read_trunk(self, embeds_RLH: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
+    def _fits_packed(self, length: int, batch: Batch) -> bool:
+        """Whether answers may share a text: the model takes the mask, and its window, if any, would hide nothing."""
+        window = getattr(self.model.config, "sliding_window", None)
+        if self.model.config.model_type not in PACKED or not window:
+            return self.model.config.model_type in PACKED
+        # A prefix counts all places of a call against the window.
+        longest = length + batch.input_ids.shape[1] + batch.answer_ids.shape[2] - 1
+        return not self.adapter.has_prefix and longest <= window
+
+    def _read_trunk(self, embeds_RLH: torch.Tensor, **inputs: Any) -> torch.Tensor:
         """Last hidden states `[R, L, H]`."""
         hidden: torch.Tensor = self.trunk(inputs_embeds=embeds_RLH, use_cache=False, **inputs).last_hidden_state
         return hidden
+
+    def _read_at(
+        self, at_M: torch.Tensor, embeds_RLH: torch.Tensor, shared: SharedPrompts | None, times: int, **inputs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Last hidden states of R * L places, and which of them predict `[M]`.
+
+        Of prompts that were read already, each in front of `times` rows in place of one, there are none.
+        """
+        if shared is not None:
+            at_M = at_M - (at_M // embeds_RLH.shape[1] + 1) * shared.length
+            embeds_RLH = embeds_RLH[:, shared.length :].detach()  # vectors of tokens, which are frozen
+            inputs["past_key_values"] = shared.cache(times)
+        return self._read_trunk(embeds_RLH, **inputs).flatten(0, 1), at_M
 
     def _look_up_layers(
         self, ids_BN: torch.Tensor, rows: int, length: int, places: Sequence[int | None] = ()
@@ -106,7 +158,7 @@ class CausalBackbone(GenerativeBackbone):
             return {"per_layer_inputs": self.trunk.get_per_layer_inputs(ids_RL)}
 
     def _read_apart(
-        self, prompts_RPH: torch.Tensor, batch: Batch, stems: Stems, places: Places
+        self, prompts_RPH: torch.Tensor, batch: Batch, stems: Stems, places: Places, shared: SharedPrompts | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """All hidden states, and where in them each answer token is predicted; each stem has a sequence of its own."""
         rows, length = prompts_RPH.shape[:2]
@@ -123,13 +175,13 @@ class CausalBackbone(GenerativeBackbone):
         prompt_places = [place for place in batch.places for _ in range(count)]
         beside = self._look_up_layers(ids, rows * count, length, prompt_places)
         embeds, mask = self.combine(prompts_RPH.repeat_interleave(count, dim=0), ids, mask, prompt_places)
-        hidden = self._read_trunk(embeds, attention_mask=mask, **beside)
         # The token at position p is predicted at p - 1.
-        at_M = tile(start_B, rows)[places.row] + length - 1 + places.token
-        return hidden.flatten(0, 1), (places.row * count + places.stem) * hidden.shape[1] + at_M
+        at_M = (places.row * count + places.stem) * mask.shape[1]
+        at_M = at_M + tile(start_B, rows)[places.row] + length - 1 + places.token
+        return self._read_at(at_M, embeds, shared, count, attention_mask=mask, **beside)
 
     def _read_packed(
-        self, prompts_RPH: torch.Tensor, batch: Batch, stems: Stems, places: Places
+        self, prompts_RPH: torch.Tensor, batch: Batch, stems: Stems, places: Places, shared: SharedPrompts | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The same with one sequence a row: prompt and text once, then every stem, which sees them and itself.
 
@@ -148,11 +200,11 @@ class CausalBackbone(GenerativeBackbone):
         in_text = torch.arange(text, device=device).expand(rows, -1)
         in_stems = torch.arange(width, device=device).repeat(count)
         position_ids = torch.cat([in_text, end_R[:, None] + in_stems], dim=1)
-        mask = additive_mask(~sees, embeds.dtype)
-        hidden = self._read_trunk(embeds, attention_mask=mask, position_ids=position_ids)
+        read = slice(shared.length if shared else 0, None)
+        mask = additive_mask(~sees[:, :, read], embeds.dtype)
         in_stem = text + places.stem * width + places.token - 1
-        at_M = torch.where(places.token == 0, end_R[places.row] - 1, in_stem)
-        return hidden.flatten(0, 1), places.row * hidden.shape[1] + at_M
+        at_M = places.row * embeds.shape[1] + torch.where(places.token == 0, end_R[places.row] - 1, in_stem)
+        return self._read_at(at_M, embeds, shared, 1, attention_mask=mask, position_ids=position_ids[:, read])
 
     def generate(self, prompts_BPH: torch.Tensor, batch: Batch, max_new_tokens: int) -> list[str]:
         """Greedy continuation with transformers' own generation, rows padded on the left as it wants them."""
@@ -178,7 +230,7 @@ class CausalBackbone(GenerativeBackbone):
             ids_B1T = F.pad(written_Bn, (0, 1))[:, None]  # an answer's last token is never read
             so_far = replace(batch, answer_ids=ids_B1T, answer_mask=torch.ones_like(ids_B1T, dtype=torch.bool))
             places = Places(row_B, first_B, torch.full_like(row_B, written_Bn.shape[1]))
-            hidden_MH, at_B = self._read_apart(prompts_BPH, so_far, find_stems(so_far), places)
+            hidden_MH, at_B = self._read_apart(prompts_BPH, so_far, find_stems(so_far), places, None)
             logits_BV = answer_logits(self.model, hidden_MH.to(self.device)[at_B])
             written_Bn = torch.cat([written_Bn, logits_BV.argmax(-1)[:, None]], dim=1)
         return written_Bn

@@ -13,7 +13,9 @@ import torch
 from softprune.errors import SoftpruneError, out_of_memory
 from softprune.models.base import AdapterContext, Backbone
 from softprune.models.batching import collate
+from softprune.models.causal import CausalBackbone
 from softprune.models.load_errors import quiet, reason
+from softprune.models.shared_prompts import may_share
 from softprune.types import Encoded
 
 TOLERANCE = {torch.float16: 0.01, torch.bfloat16: 0.04}
@@ -58,6 +60,8 @@ def check_reading(backbone: Backbone) -> None:
         long, short = Encoded((a, b, c, d), 2, answers, gold=0), Encoded((d, b), 1, answers, gold=1)
         _check_soft(backbone, (long, short), 3, 1.0, tolerance, kind)
         _check_soft(backbone, (Encoded(short.input_ids, 1, answers[1:], gold=0),), 1, 2.5, tolerance, kind)
+        if isinstance(backbone, CausalBackbone) and may_share(backbone):
+            backbone.shares_prompts = _shares_alike(backbone, (long, short), tolerance)
     except SoftpruneError:
         raise
     except Exception as error:  # whatever an architecture's forward raises where it gets no ids
@@ -95,6 +99,22 @@ def _check_soft(
         # A log-probability near 0 comes of logits as large as any, and is rounded as they are.
         scale = float(plain.double().abs().max()) * len(answer)
         _compare(ours[row, text.gold], log_probs.sum(), tolerance, kind, what, scale)
+
+
+def _shares_alike(backbone: CausalBackbone, texts: tuple[Encoded, ...], tolerance: float) -> bool:
+    """Whether two prompts that are read once for all texts give the scores of prompts in front of each."""
+    usual = backbone.lookup(ordinary_ids(backbone.model))[0].to(backbone.prompt_dtype)
+    noise = torch.randn(2, 3, usual.shape[1], generator=torch.Generator().manual_seed(0)).to(usual)
+    prompts_KPH, batch = noise * usual.std(), collate(texts, texts[0].input_ids[0], backbone.device)
+    apart = backbone.shared_sums(prompts_KPH, batch)
+    backbone.shares_prompts = True
+    try:
+        shared = backbone.shared_sums(prompts_KPH, batch)
+    except Exception as error:  # a model without a cache, or with one of its own kind
+        if out_of_memory(error):
+            raise
+        return False
+    return float((shared - apart).abs().max()) <= tolerance / 4 * float(apart.abs().max())
 
 
 def _compare(

@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import torch
 
-from softprune.models.base import Backbone, cross_with_batch
+from softprune.models.base import Backbone
 from softprune.runs.run_folder import RunFolder
 from softprune.training.memory import highest_resident
 from softprune.training.scoring import ScoredSet
@@ -75,7 +75,7 @@ def behind_prompt(
     backbone: Backbone, prompt_QH: torch.Tensor, around: Callable[[], AbstractContextManager[object]] = nullcontext
 ) -> Way:
     """Reads a batch behind a prompt; Q may be 0."""
-    return Way(lambda batch: backbone.answer_sums(cross_with_batch(prompt_QH[None], len(batch)), batch), around)
+    return Way(lambda batch: backbone.shared_sums(prompt_QH[None], batch), around)
 
 
 def latency(

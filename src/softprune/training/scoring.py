@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from softprune.models.base import Backbone, cross_with_batch
+from softprune.models.base import Backbone
 from softprune.models.batching import scoring_batches
 from softprune.runs.processes import ALONE, Processes
 from softprune.statistics.bootstrap import sampled_units
@@ -111,7 +111,7 @@ def score_prompts(backbone: Backbone, prompts_KQH: torch.Tensor, data: ScoredSet
         for indices in my_batches(data, scoring.rows, multiple, scoring.processes):
             batch = data.batch(backbone, indices)
             # One forward pass: loss and scores are both made of the same sums of an answer's tokens.
-            sums_RA = backbone.answer_sums(cross_with_batch(prompts_KQH, len(batch)), batch).double()
+            sums_RA = backbone.shared_sums(prompts_KQH, batch).double()
             scores_RA = backbone.answer_scores(sums_RA, batch, scoring.score)
             losses_R = backbone.answer_losses(sums_RA, batch, scoring.loss, scoring.score)
             scores_BKA = scores_RA.view(count, len(batch), -1).transpose(0, 1).tolist()

@@ -99,9 +99,7 @@ class PromptTrainable:
 
     def row_losses(self, batch: Batch, counts: Sequence[int]) -> torch.Tensor:
         """`[R]`; some candidates may have no row."""
-        # By expand, whose gradient is a sum in a fixed order: that of an index may differ from run to run on a GPU.
-        shares = [prompt.expand(count, -1, -1) for prompt, count in zip(self.prompts().unbind(), counts, strict=True)]
-        return self.backbone.row_losses(torch.cat(shares), batch, self.loss_name, self.score)
+        return self.backbone.row_losses(self.prompts(), batch, self.loss_name, self.score, counts)
 
     def save(self) -> dict[str, torch.Tensor]:
         """The prompts' values."""

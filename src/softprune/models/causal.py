@@ -117,9 +117,11 @@ class CausalBackbone(GenerativeBackbone):
 
     def _fits_packed(self, length: int, batch: Batch) -> bool:
         """Whether answers may share a text: the model takes the mask, and its window, if any, would hide nothing."""
+        if self.model.config.model_type not in PACKED:
+            return False
         window = getattr(self.model.config, "sliding_window", None)
-        if self.model.config.model_type not in PACKED or not window:
-            return self.model.config.model_type in PACKED
+        if not window:
+            return True
         # A prefix counts all places of a call against the window.
         longest = length + batch.input_ids.shape[1] + batch.answer_ids.shape[2] - 1
         return not self.adapter.has_prefix and longest <= window

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -63,10 +64,11 @@ SWITCHES = {
 }
 
 
+@pytest.mark.real  # sentence-transformers comes with the real encoder, in the environment of `make test-real`
 @pytest.mark.parametrize("modes", [("lasttoken",), ("weightedmean",), tuple(SWITCHES.values())], ids=len)
 def test_poolings_are_those_of_sentence_transformers(modes: tuple[str, ...], tmp_path: Path) -> None:
     """As it saves them now, and by the switches that it saved before version 5."""
-    modules = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
+    modules = import_module("sentence_transformers.sentence_transformer.modules")
     states = torch.randn(3, 7, 4, generator=torch.Generator().manual_seed(0))
     mask = torch.tensor([[1] * 7, [1] * 4 + [0] * 3, [1] + [0] * 6])
     theirs = modules.Pooling(4, pooling_mode=modes)

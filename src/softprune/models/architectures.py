@@ -16,8 +16,8 @@ from softprune.errors import SoftpruneError
 MASKED_HEADS: dict[str, tuple[str, ...]] = {
     "albert": ("predictions",),
     "bert": ("cls",),
-    "camembert": ("lm_head",),
     "big_bird": ("cls",),
+    "camembert": ("lm_head",),
     "deberta": ("cls",),
     "deberta-v2": ("cls",),
     "distilbert": ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from softprune.errors import SoftpruneError, shorten
+from softprune.models.token_ids import ids_after, plain_ids
 from softprune.types import Chat
 
 _PLACE, _USER, _ANSWER = "SOFTPROMPT", "question", "answer"  # words that a template leaves as they are
@@ -47,28 +48,21 @@ def render_chat(tokenizer: Any, chat: Chat, text: str) -> tuple[str, str]:
 def chat_ids(tokenizer: Any, chat: Chat, text: str) -> tuple[list[int], int]:
     """Token ids of a conversation up to where the assistant speaks, and the position in them of the soft prompt."""
     head, tail = render_chat(tokenizer, chat, text)
-    before = _ids(tokenizer, head) if head else []
-    return before + _ids(tokenizer, tail), len(before)
+    before = plain_ids(tokenizer, head) if head else []
+    return before + plain_ids(tokenizer, tail), len(before)
 
 
 def chat_answer_ids(tokenizer: Any, chat: Chat, text: str) -> tuple[int, ...]:
     """Token ids of an answer behind the generation prompt, without what ends the assistant's turn."""
     seam = find_seam(tokenizer, chat)
-    first, both = _ids(tokenizer, seam.opening), _ids(tokenizer, seam.opening + seam.before + text)
-    if both[: len(first)] != first:
-        raise SoftpruneError(
-            "a tokenizer that keeps the ids of a conversation when an answer follows",
-            f'different ids before "{text[:80]}"',
-            "choose another answer word or backbone",
-        )
-    return tuple(both[len(first) :])
+    return ids_after(tokenizer, seam.opening, seam.before + text)
 
 
 def turn_end_id(tokenizer: Any, chat: Chat) -> int | None:
     """The special token that ends an assistant's turn; the end of any text where the template has none of its own."""
     seam = find_seam(tokenizer, chat)
     spoken = seam.opening + seam.before + _ANSWER
-    ids = _ids(tokenizer, spoken + seam.behind)[len(_ids(tokenizer, spoken)) :]
+    ids = plain_ids(tokenizer, spoken + seam.behind)[len(plain_ids(tokenizer, spoken)) :]
     end: int | None = ids[0] if ids and ids[0] in tokenizer.added_tokens_decoder else tokenizer.eos_token_id
     return end
 
@@ -113,8 +107,3 @@ def _apply(tokenizer: Any, chat: Chat, messages: list[dict[str, str]], ask: bool
         roles = ", ".join(message["role"] for message in messages)
         raise SoftpruneError(f"a chat template that renders the turns {roles}", shorten(error), do) from error
     return rendered
-
-
-def _ids(tokenizer: Any, text: str) -> list[int]:
-    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return ids

@@ -1,6 +1,6 @@
 """One pass over a soft prompt for all rows behind it.
 
-What a decoder computes at a prompt depends on nothing behind it. So where K prompts stand in front of R rows, passes
+What a decoder computes at a prompt depends on nothing behind it. So where K prompts precede R rows in all, passes
 over K * P tokens, not R * P, give the keys and values that the rows attend to, and the rows' gradients meet in these.
 A text's own vectors are frozen: the first layer's products with them have no way back at all.
 """

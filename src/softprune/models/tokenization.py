@@ -10,6 +10,7 @@ from typing import Any
 
 from softprune.errors import SoftpruneError
 from softprune.models.chat import chat_answer_ids, chat_ids, turn_end_id
+from softprune.models.token_ids import ids_after, plain_ids
 from softprune.types import Chat, Encoded, Example, Segment
 
 
@@ -52,11 +53,14 @@ class Tokenization:
         """Token ids of one answer, behind a conversation's generation prompt where there is one."""
         return self.answer_ids(text) if chat is None else chat_answer_ids(self.tokenizer, chat, text)
 
-    def written_ids(self, text: str, chat: Chat | None) -> tuple[int, ...]:
+    def find_end(self, chat: Chat | None) -> int | None:
+        """The token that ends a written text; None where `answer_ids` sets it, or the tokenizer knows none."""
+        return self.end_id if chat is None else turn_end_id(self.tokenizer, chat)
+
+    def written_ids(self, text: str, chat: Chat | None, end: int | None) -> tuple[int, ...]:
         """Token ids of a text to be written, with its end: a model that isn't taught to end a text doesn't."""
-        if chat is None and self.end_id is None:  # `answer_ids` sets the end
+        if chat is None and end is None:  # `answer_ids` sets it
             return self.answer_ids(text)
-        end = self.end_id if chat is None else turn_end_id(self.tokenizer, chat)
         ids = self.scored_ids(text, chat) if text else ()
         return ids if end is None else (*ids, end)
 
@@ -102,10 +106,12 @@ def encode(
     rows = how.input_ids(examples)
     answers: dict[tuple[str, Chat | None], tuple[int, ...]] = {}
     targets: dict[tuple[str, Chat | None], tuple[int, ...]] = {}
+    # Found once for all texts: a vocabulary with thousands of special tokens takes milliseconds to ask.
+    ends = {chat: how.find_end(chat) for chat in {e.chat for e in examples if e.is_generation}}
     for example in examples:
         for key in [(text, example.chat) for text in example.answers]:
             if example.is_generation:
-                targets[key] = how.written_ids(*key)
+                targets[key] = how.written_ids(*key, ends[example.chat])
             elif key not in answers:
                 answers[key] = how.scored_ids(*key)
     _check_answers(how.tokenizer, {text: ids for (text, _), ids in answers.items()}, max_answer_length)
@@ -135,20 +141,7 @@ def continuation_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
     """Ids of `text` as it continues a sentence: after a space, without special tokens."""
     # Byte-level vocabularies mark the space in the token, sentence pieces add a mark of their own, word pieces do
     # neither; the ids behind a fixed first word serve all three.
-    first, both = _plain_ids(tokenizer, "a"), _plain_ids(tokenizer, f"a {text}")
-    if both[: len(first)] != first:
-        raise SoftpruneError(
-            "a tokenizer that keeps a word's ids when another word follows",
-            f'different ids for "a" before "{text}"',
-            "choose another answer word or backbone",
-        )
-    return tuple(both[len(first) :])
-
-
-def _plain_ids(tokenizer: Any, text: str) -> list[int]:
-    """Token ids without special tokens, and without transformers' warning of texts that are yet to be shortened."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return ids
+    return ids_after(tokenizer, "a", f" {text}")
 
 
 def ids_behind(tokenizer: Any, **options: Any) -> list[int]:
@@ -193,7 +186,7 @@ def check_distinct(how: Tokenization, examples: Iterable[Example]) -> None:
 def answer_notes(how: Tokenization, examples: Sequence[Example], score: str) -> list[str]:
     """What a reader should know of answers under a `score` (`sum` or `mean`): unknown tokens, and which never win."""
     texts = list(dict.fromkeys(text for e in examples for text in e.answers))
-    unknown = [text for text in texts if how.tokenizer.unk_token_id in _plain_ids(how.tokenizer, text)]
+    unknown = [text for text in texts if how.tokenizer.unk_token_id in plain_ids(how.tokenizer, text)]
     notes = []
     if unknown:
         what = f'the answer "{unknown[0][:80]}" holds'
@@ -213,14 +206,14 @@ def answer_notes(how: Tokenization, examples: Sequence[Example], score: str) -> 
 
 
 def _check_answers(tokenizer: Any, answers: dict[str, tuple[int, ...]], limit: int | None) -> None:
-    if not _plain_ids(tokenizer, "a word"):
+    if not plain_ids(tokenizer, "a word"):
         raise SoftpruneError(
             "a tokenizer that knows words",
             "token ids for none of them: the backbone's tokenizer is empty or broken",
             "copy or download the model again, with all files of its tokenizer",
         )
     for text, ids in answers.items():
-        if not ids or not _plain_ids(tokenizer, text.strip()):
+        if not ids or not plain_ids(tokenizer, text.strip()):
             raise SoftpruneError("answers of at least one token", f'"{text}", which has none', "reword it")
         if limit is not None and len(ids) > limit:
             raise SoftpruneError(
@@ -238,7 +231,7 @@ def _shorten(how: Tokenization, example: Example, max_length: int) -> list[int]:
         over = len(ids) - max_length
         if over <= 0:
             return ids
-        lengths = {i: len(_plain_ids(how.tokenizer, s.text)) for i, s in enumerate(segments) if s.shortenable}
+        lengths = {i: len(plain_ids(how.tokenizer, s.text)) for i, s in enumerate(segments) if s.shortenable}
         lengths = {i: length for i, length in lengths.items() if length}
         if not lengths:
             raise SoftpruneError(
@@ -259,7 +252,7 @@ def _shorten(how: Tokenization, example: Example, max_length: int) -> list[int]:
 
 def cut_to(tokenizer: Any, text: str, tokens: int) -> str:
     """The beginning of a text that has so many tokens at most."""
-    over = len(_plain_ids(tokenizer, text)) - tokens
+    over = len(plain_ids(tokenizer, text)) - tokens
     return text if over <= 0 else _cut_end(tokenizer, text, over)
 
 
@@ -269,5 +262,5 @@ def _cut_end(tokenizer: Any, text: str, tokens: int) -> str:
         found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         return text[: min(found["offset_mapping"][-tokens][0], len(text) - 1)].rstrip()
     # A slow tokenizer has no offsets, and what it decodes may be longer than what it read.
-    shorter: str = tokenizer.decode(_plain_ids(tokenizer, text)[:-tokens])
+    shorter: str = tokenizer.decode(plain_ids(tokenizer, text)[:-tokens])
     return shorter if len(shorter) < len(text) else text[: max(0, len(text) - tokens)]

@@ -325,7 +325,7 @@ def _require(condition: bool, what: str) -> None:
 
 
 def _check_tensors(info: TicketInfo, tensors: dict[str, torch.Tensor]) -> PromptState:
-    """The prompt with its mask; every shape and index held to what ticket.json says."""
+    """The prompt with its mask; every shape and index checked against ticket.json."""
     token_P, piece_PS, index_Q = (tensors[name] for name in ("token_P", "piece_PS", "index_Q"))
     vectors_QH, shape_PS = tensors["vectors_QH"], (info.prompt_tokens, info.pieces_per_token)
     _require(token_P.dtype == piece_PS.dtype == torch.bool, "masks of true and false")

@@ -4,7 +4,7 @@ Every share is compared with random dropping in the same texts (`words`): a word
 texts keep much, or because it has many pieces. A class is compared with random dropping at the share of tokens that all
 texts together keep. Intervals resample whole texts, since words of one text aren't independent.
 
-Which kept words are typical of a class is told by log-odds with an informative Dirichlet prior. For word w, class i
+Words that are typical of a class are found by log-odds with an informative Dirichlet prior. For word w, class i
 against all the others j, with y the counts of *kept* words, n their sums, and the prior `a_w = A f_w / sum f` from the
 counts f of all words, kept or not (A pseudo-words in all):
 

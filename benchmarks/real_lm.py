@@ -1,17 +1,21 @@
 """A real pretrained language model: a training step against peft and Trainer, candidates side by side, memory of both.
 
     python benchmarks/real_lm.py --backbone FOLDER [--part step] [--rounds 3] [--lengths 32,128] [--groups 1,2,4,8]
+    SOFTPRUNE_DATA=DATA python benchmarks/real_lm.py --backbone FOLDER --part study [--tasks trec,ag_news]
 
 FOLDER is what `load_backbone` reads; without it there is nothing to do, and it says so. Part `step`: batch 16, 20
 prompt tokens, random inputs of each length, two answers of two tokens, and a likelihood of the right one, as
 `single_step` has them. The peer, with the attention that transformers chooses, and ours take turns. Then whole prompts
 train side by side at the first length, K taking turns too. Last come the peaks of memory, each of a process of its own:
 the whole process, with the weights, and what steps added to it. Cores are often shared, so look at CPU seconds.
+
+Part `study`: what prompts give it on real tasks; see `real_lm_study`. It needs SOFTPRUNE_DATA, and hours on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +24,7 @@ from typing import Any
 from ours import BATCH, Ours, random_masks, random_start
 from peaks import Job, in_child
 from peaks import measure as in_this_process
+from real_lm_study import add_flags, show_study, study
 from shapes import examples, folder_of, input_lengths, vocabulary
 from single_step import peer_of
 from timing import DTYPES, Spent, alternate, flags, listed, medians, ratio, show, write
@@ -127,7 +132,8 @@ def show_steps(asked: argparse.Namespace, results: Results) -> None:
 
 
 PARTS: dict[str, tuple[Callable[[argparse.Namespace], Results], Callable[[argparse.Namespace, Results], None]]] = {
-    "step": (step, show_steps)
+    "step": (step, show_steps),
+    "study": (study, show_study),
 }
 """What each part measures, and how it is shown."""
 
@@ -153,9 +159,13 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--prompt", type=int, default=20, help="prompt tokens")
     parser.add_argument("--steps", type=int, default=1, help="steps of a turn")
     parser.add_argument("--dtype", default="float32", choices=sorted(DTYPES))
+    add_flags(parser)
     asked = parser.parse_args(words)
     if not asked.backbone and not asked.quick:
         print("skipped: --backbone names no folder of a real model")
+        return
+    if asked.part == "study" and not asked.quick and not os.environ.get("SOFTPRUNE_DATA"):
+        print("skipped: SOFTPRUNE_DATA names no folder with the real data")
         return
     measure, present = PARTS[asked.part]
     with toy(asked):

@@ -14,7 +14,7 @@ READY_DEMO := $(VENV)/.installed-demo
 READY := $(VENV)/.installed
 READY_BENCH := $(VENV)/.installed-bench
 DATA := $(abspath $(or $(SOFTPRUNE_DATA),$(wildcard ../shared/data)))
-BENCHMARKS := single_step candidates memory growth paired whole_search real_encoder real_lm gpu_decoders
+BENCHMARKS := single_step candidates memory growth paired whole_search criteria real_encoder real_lm gpu_decoders half_size
 
 # A worker takes whole files, whose fixtures are made once, in the order of conftest.py: slow ones first.
 WORKERS := -n 2 --dist loadfile --no-loadscope-reorder

@@ -38,7 +38,7 @@ from softprune.models.base import Backbone
 from softprune.models.batching import collate
 from softprune.models.load_errors import quiet
 from softprune.prompts.prompt_io import adapter_files
-from softprune.pruning.importance import sensitivity
+from softprune.pruning.criteria import paper
 from softprune.runs.atomic_io import write_folder
 from softprune.token_pruning.families import FAMILIES, Encoder
 from softprune.token_pruning.forward import forward
@@ -171,7 +171,7 @@ def check_pruning(case: Case) -> None:
         expect_change("a pruned piece", case.losses(piece_PH, texts), whole_B)
     examples = [Example(str(i), i, (), ("a", "b"), text.gold) for i, text in enumerate(texts)]
     data = ScoredSet(examples, case.encode(texts))
-    found = sensitivity(case.backbone, prompt_PH, data, case.scoring, PIECES)
+    found = paper.measure(case.backbone, prompt_PH, data, case.scoring, PIECES)
     product_BPS = (plain_gradients(case) * prompt_PH).unflatten(-1, (PIECES, -1)).sum(-1)
     expected = torch.cat([product_BPS.sum(-1).abs().mean(0)[:, None], product_BPS.abs().mean(0)], dim=1)
     expect_equal("importance", torch.cat([found.token_P[:, None], found.piece_PS], dim=1), expected)

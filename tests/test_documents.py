@@ -16,7 +16,7 @@ from forks import Forks
 from softprune.adapters.registry import METHODS
 from softprune.cli.app import app
 from softprune.cli.options import OLD_FLAGS
-from softprune.config import DEFAULT_RELATIVE_LR, CompareRecipe, Recipe, flat_fields, load_config, load_study
+from softprune.config import CompareRecipe, Recipe, flat_fields, load_config, load_study
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -77,7 +77,7 @@ def test_documented_recipes_load(text: str, tmp_path: Path) -> None:
 def test_the_table_of_methods_is_the_one_that_counts() -> None:
     lines = (ROOT / "docs" / "methods.md").read_text().splitlines()
     for method in METHODS.values():
-        rate = f"{DEFAULT_RELATIVE_LR} × RMS of embeddings" if method.lr is None else f"{method.lr:g}"
+        rate = f"{method.relative_lr} × RMS of embeddings" if method.lr is None else f"{method.lr:g}"
         assert f"| {method.name} | {method.trains} | {method.source} | {rate} |" in lines
 
 

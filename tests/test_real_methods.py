@@ -58,6 +58,7 @@ def recipe_of(model: str, task: dict[str, Any]) -> dict[str, Any]:
         "tuning": {"epochs": 1, "batch_size": 8, "latency": False},
         "search": {"strategy": "grid", "token_ratios": [0.5], "piece_ratios": [0.5]},
         "selection": {"resamples": 100},
+        "settings": {"superpos": {"prompt": {"words": 40}}},  # the tiny models' vocabularies are small
     }
 
 
@@ -87,7 +88,9 @@ def check_refused(model: str, tiny_models: Models, folder: Path) -> None:
 
 def answers_again(run: Path, field: str, examples: Sequence[Example]) -> None:
     """The run's adapter or ticket, loaded from its folder, answers as its predictions file has it."""
-    row = {"xprompt": "winner", "prompt": "tuned"}.get(run.name.removesuffix("-0"), "adapted")
+    row = "adapted" if holds_adapter(run) else "tuned"  # a prompt, or a form of one
+    if run.name == "xprompt-0":
+        row = "winner"
     lines = [json.loads(line) for line in (run / "predictions" / f"{row}.jsonl").read_text().splitlines()]
     rows = [{field: examples[line["index"]].content} for line in lines]
     if holds_adapter(run):

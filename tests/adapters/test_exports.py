@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from adapted import adapted_scores, batch_of, fresh, near, plain_scores, recipe_of, run
 
-from softprune.adapters.adapter_io import export_adapter, read_adapter
+from softprune.adapters.adapter_io import DOCUMENT, FOLDER, export_adapter, read_adapter
 from softprune.adapters.base import AdapterPlan
 from softprune.adapters.registry import adapt
 from softprune.errors import SoftpruneError
@@ -70,6 +71,31 @@ def test_others_say_why_not(tiny_models: Models, task_file: Path, tmp_path: Path
     with pytest.raises(SoftpruneError, match=f"one of {method}: "):
         export_adapter(read_adapter(tmp_path / "run"), tmp_path / "peft")
     assert not (tmp_path / "peft").exists()
+
+
+def test_a_made_prompt_that_peft_would_feed_otherwise(tiny_models: Models, task_file: Path, tmp_path: Path) -> None:
+    run(recipe_of(tiny_models("pegasus"), task_file, "p-tuning"), tmp_path / "run")
+    adapter = read_adapter(tmp_path / "run")
+    with pytest.raises(SoftpruneError, match=r"which multiplies them by [\d.]+, and peft doesn't") as error:
+        export_adapter(adapter, tmp_path / "peft")
+    assert error.value.do.startswith("use it with softprune predict")
+    assert not (tmp_path / "peft").exists()
+    layered = replace(adapter, info=replace(adapter.info, embedding_scale=1.0, has_layer_embeddings=True))
+    with pytest.raises(SoftpruneError, match="looks up an embedding of every token id for each layer"):
+        export_adapter(layered, tmp_path / "peft")
+
+
+def test_an_adapter_of_an_earlier_version_is_read(tiny_models: Models, task_file: Path, tmp_path: Path) -> None:
+    run(recipe_of(tiny_models("gpt2"), task_file, "p-tuning"), tmp_path / "run")
+    path = tmp_path / "run" / FOLDER / DOCUMENT
+    document = json.loads(path.read_text())
+    del document["embedding_scale"], document["has_layer_embeddings"]
+    path.write_text(json.dumps(document))
+    assert read_adapter(tmp_path / "run").info.embedding_scale == 1
+    del document["family"]
+    path.write_text(json.dumps(document))
+    with pytest.raises(SoftpruneError, match="no family"):
+        read_adapter(tmp_path / "run")
 
 
 def test_a_made_prompt_of_an_encoder_says_why_not(tiny_models: Models, task_file: Path, tmp_path: Path) -> None:

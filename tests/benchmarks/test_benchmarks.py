@@ -6,6 +6,7 @@ import json
 import re
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -44,7 +45,7 @@ def test_every_script_imports_what_there_is(path: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_quick_run_writes_its_results(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    more = ["--runs", str(tmp_path / "runs")] if name == "real_encoder" else []
+    more = ["--runs", str(tmp_path / "runs")] if name in ("real_encoder", "half_size") else []
     import_module(name).main(["--quick", "--out", str(tmp_path), *more])
     found = json.loads((tmp_path / f"{name}.json").read_text())
     assert found["name"] == name
@@ -180,3 +181,49 @@ def test_ratios_are_taken_round_by_round() -> None:
     }
     assert timing.ratio(times, "slow", "fast") == {"median": 2.0, "least": 1.0, "greatest": 3.0, "cpu_median": 2.0}
     assert timing.medians(times) == {"slow": 4.0, "fast": 2.0}
+
+
+def test_without_data_the_study_of_a_real_model_is_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import_module("real_lm").main(["--part", "study", "--backbone", "tiny-causal", "--out", str(tmp_path)])
+    assert "skipped: SOFTPRUNE_DATA" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_study_compares_the_same_examples() -> None:
+    from softprune.report.run_reader import Prediction
+    from softprune.runs.record_parts import ResultRow
+
+    def answer(gold: str, predicted: str) -> Prediction:
+        answers = ("no", "yes")
+        return Prediction("", 0, "", answers, answers.index(gold), answers.index(predicted))
+
+    gold = ["no"] * 30 + ["yes"] * 70
+    tuned = [answer(each, each) for each in gold[:90]] + [answer("yes", "no")] * 10
+    zero_shot = [answer(each, "no") for each in gold]
+    rows = {name: ResultRow(metric="accuracy", value=0.5) for name in ("constant", "zero_shot", "tuned")}
+    rows["constant"].answer = "yes"
+    record = SimpleNamespace(results={**rows, "instruction": None}, cost=SimpleNamespace(seconds=90.0))
+    run = SimpleNamespace(record=record, predictions={"tuned": tuned, "zero_shot": zero_shot})
+    cells = import_module("real_lm_study")._defaults(run)
+    assert cells["minus zero-shot"].startswith("+60.0 (+5")  # 90 right, 30 right
+    assert cells["minus constant"].startswith("+20.0 (")  # 70 right; here the two sides err on different examples
+    assert "instruction" not in cells
+    assert cells["minutes"] == "2"
+
+
+@pytest.mark.real
+def test_a_quick_study_of_a_decoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--quick", "--part", "study", "--out", str(tmp_path), "--runs", str(tmp_path / "runs")]
+    import_module("real_lm").main(words)
+    shown = capsys.readouterr().out
+    (found,) = json.loads((tmp_path / "real_lm.json").read_text())["results"]
+    assert found["task"] == "demo"
+    assert len(found["rows"]) == 7
+    assert len(found["words"]) == P
+    assert sum("(chosen)" in rate for rate in found["rates"]) == 1
+    assert [line for line in shown.splitlines() if line.startswith("## ")] == [
+        "## With all defaults",
+        "## Which team should answer (generated)",
+        "## Learning rates",
+        "## Words of demo",
+    ]

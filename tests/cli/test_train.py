@@ -167,6 +167,8 @@ def test_flags_become_overrides(softprune: Softprune, stand: Stand) -> None:
         "--levels": "token",
         "--scope": "per_token",
         "--importance": "paper",
+        "--teacher": "control",
+        "--unlabelled": "rest",
         "--strategy": "grid",
         "--token-ratios": "0.1,0.3",
         "--piece-ratios": "0.5",
@@ -177,7 +179,7 @@ def test_flags_become_overrides(softprune: Softprune, stand: Stand) -> None:
         "--seed": "9",
         "--executor": "ray",
     }
-    assert given.keys() == XPROMPT_FLAGS.keys() - {"--prompt-file"}  # it goes with another --init
+    assert given.keys() == XPROMPT_FLAGS.keys() - {"--prompt-file", "--form"}  # they go with another --init
     words = [word for pair in given.items() for word in pair]
     answer = softprune("xprompt", *words, "tuning.accumulate=2", "tuning.epochs=5")
     assert answer.code == 0, answer.err
@@ -217,7 +219,7 @@ def test_tune_has_no_flags_of_pruning(softprune: Softprune, stand: Stand) -> Non
     assert set(XPROMPT_FLAGS) - set(recipe_flags("tune")) == {
         "--executor",
         "--pieces",
-        *("--removal", "--levels", "--scope", "--importance"),
+        *("--removal", "--levels", "--scope", "--importance", "--teacher", "--unlabelled"),
         *("--strategy", "--token-ratios", "--piece-ratios", "--group"),
         *("--objective", "--fresh-seeds"),
     }

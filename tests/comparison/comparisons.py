@@ -66,6 +66,7 @@ def row(name: str, mean: float, **changes: Any) -> dict[str, Any]:
         "multiples": None,
         "trainable": 294_912,
         "stored": 147_456,
+        "tokens": 20,
         "seconds": 123.4,
         "seconds_per_epoch": 4.567,
         "examples_per_second": 1234.5,
@@ -77,7 +78,7 @@ def row(name: str, mean: float, **changes: Any) -> dict[str, Any]:
 
 def floor(name: str, mean: float) -> dict[str, Any]:
     """A row for which nothing was trained."""
-    costs = ("trainable", "stored", "lr", *TIMES)
+    costs = ("trainable", "stored", "tokens", "lr", *TIMES)
     return row(name, mean, kind="floor", values=[mean], sd=None, interval=None, difference=None) | dict.fromkeys(costs)
 
 

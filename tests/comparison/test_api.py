@@ -318,7 +318,7 @@ def test_tables_are_written_anew_from_compare_json_alone(compared: Path, tmp_pat
     for name in ("compare.json", "resolved.yaml", "COMPLETE"):
         (tmp_path / name).write_bytes((compared / name).read_bytes())
     page = rewrite(tmp_path)
-    for name in ("table.csv", "table.md", "table.tex", "index.html", "figures/quality_time.svg"):
+    for name in ("table.csv", "table.md", "table.tex", "index.html", "figures/frontier.svg"):
         assert (tmp_path / name).read_bytes() == (compared / name).read_bytes()
     assert page == tmp_path / "index.html"
     with pytest.raises(SoftpruneError, match=r"no compare\.json"):

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from softprune.config import METHODS, CompareRecipe
+from softprune.config import ADAPTERS, FORM_METHODS, CompareRecipe
+from softprune.config.forms import FORMS
 from softprune.data.rouge import rouge
 from softprune.studies.comparison.runner import compare_methods
 
 Small = Callable[..., CompareRecipe]
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
-ADAPTERS = METHODS[:-2]
 TASK = """
 title: Short films
 fields: [article]
@@ -55,6 +55,31 @@ def test_every_adapter_has_its_row_and_its_costs(small: Small, tmp_path: Path) -
     assert rows["lora"]["lr"] == [5e-4]  # its own: nobody named one
     assert rows["full"]["difference"] is None
     assert rows["full"]["trainable"] > rows["last-layer"]["trainable"] > rows["lora"]["trainable"]
+
+
+def test_forms_of_a_prompt_have_their_rows_and_their_numbers(small: Small, tmp_path: Path) -> None:
+    changes = (f"methods=prompt,{','.join(FORM_METHODS)}", "seeds=1", "tuning.epochs=1", "task.shots=24")
+    settings = ("settings.residual.prompt.bottleneck=6", "settings.superpos.prompt.words=14", "prompt.init=labels")
+    out = compare_methods(small(*changes, *settings, "tuning.latency=false"), tmp_path / "out")
+    found = info_of(out / "compare.json")
+    rows = {row["name"]: row for row in found["rows"]}
+    assert list(rows) == ["prompt", *FORM_METHODS, "zero_shot", "constant"]
+    tokens, hidden = 4, 32
+    whole = tokens * hidden
+    trained = {
+        "prompt": whole,
+        "residual": whole + 2 * hidden * 6 + 6 + 3 * hidden,
+        "low-rank": 10 * (tokens + hidden),
+        "ulpt": 2 * tokens + 2 * hidden,
+        "superpos": tokens * 14,
+        "cpt": whole,
+    }
+    assert {name: rows[name]["trainable"] for name in trained} == trained
+    assert {rows[name]["stored"] for name in trained} == {whole}
+    rates = {name: rows[name]["lr"][0] / rows["prompt"]["lr"][0] for name in trained}
+    assert rates == pytest.approx({name: FORMS[name].lr / 0.3 for name in FORM_METHODS} | {"prompt": 1.0})
+    starts = {name: info_of(out / "cells" / f"{name}-0" / "run.json")["prompt"]["init"] for name in trained}
+    assert (starts["residual"], starts["ulpt"], starts["cpt"]) == ("labels", "random numbers", "demonstrations")
 
 
 def test_texts_are_compared_by_rouge(tiny_models: Callable[[str], Path], small: Small, tmp_path: Path) -> None:

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from comparisons import NOTHING, floor, found, row
 
-from softprune.report.mpl_style import DARK, LIGHT, Theme, render
-from softprune.studies.comparison.page import LOOKS, MARKERS, Place, looks, places, plans, short, write_page
+from softprune.report.frontier import Contender
+from softprune.report.mpl_style import DARK, LIGHT, render
+from softprune.report.plotting import Chart, Series
+from softprune.runs.comparison_record import ComparisonRecord
+from softprune.studies.comparison.page import LOOKS, build_frontier, find_look, plan_frontier, write_page
 
 pytestmark = pytest.mark.slow
 
@@ -21,86 +24,122 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_points_are_percent_and_what_costs_nothing_has_none() -> None:
-    lora, prompt = places(found(), "trainable")
-    assert (lora.name, lora.x, lora.y) == ("lora", 294_912.0, 90.0)
-    assert (lora.low, lora.high) == pytest.approx((88.0, 93.0))
-    assert prompt.look != lora.look
-    unmeasured = found(rows=[row("lora", 0.9, trainable=None, interval=None), floor("constant", 0.2)])
-    assert places(unmeasured, "trainable") == []
-    assert places(unmeasured, "seconds") == [Place("lora", lora.look, 123.4, 90.0, 90.0, 90.0)]
+def contenders(record: ComparisonRecord) -> dict[str, Contender]:
+    return {each.label: each for each in build_frontier(record).contenders}
+
+
+def chart_of(record: ComparisonRecord) -> Chart:
+    chart = plan_frontier(record).chart
+    assert chart is not None
+    return chart
+
+
+def series_of(record: ComparisonRecord) -> dict[str, dict[str, Series]]:
+    """By what a panel's axis counts, its series by name."""
+    return {panel.x_label: {each.name: each for each in panel.series} for panel in chart_of(record).panels}
+
+
+def test_points_are_percent_with_their_costs() -> None:
+    made = contenders(found())
+    lora, prompt = made["lora"], made["prompt"]
+    assert lora.costs == {"stored": 147_456, "tokens": 20, "seconds": 123.4}
+    assert lora.score == 90.0
+    assert lora.interval == pytest.approx((88.0, 93.0))
+    assert (prompt.colour, prompt.marker) != (lora.colour, lora.marker)
+    assert made["zero_shot"].costs == {"stored": 0, "tokens": 0, "seconds": 0}
+    unmeasured = found(rows=[row("lora", 0.9, stored=None, tokens=None, interval=None), floor("constant", 0.2)])
+    assert set(series_of(unmeasured)) == {"training seconds"}
+    (point,) = (each for each in series_of(unmeasured)["training seconds"].values() if each.marker == "triangle-up")
+    assert (point.x, point.y, point.intervals) == (pytest.approx((123.4,)), (90.0,), (None,))
+    assert "Not measured: stored numbers, prompt tokens read." in plan_frontier(unmeasured).caption
 
 
 def test_a_loss_is_drawn_as_it_is() -> None:
-    (place,) = places(found(metric="loss", rows=[row("prompt", -2.5, interval=[-2.6, -2.4])]), "seconds")
-    assert (place.low, place.y, place.high) == (-2.6, -2.5, -2.4)
+    made = found(metric="loss", rows=[row("prompt", -2.5, interval=[-2.6, -2.4])])
+    assert (contenders(made)["prompt"].score, contenders(made)["prompt"].interval) == (-2.5, (-2.6, -2.4))
+    assert chart_of(made).table.rows[0][:3] == ("prompt", "-2.500", "-2.600 to -2.400")
+    assert chart_of(made).panels[0].y_label == "loss"
+
+
+def test_texts_are_scored_by_their_metric() -> None:
+    made = found(metric="rougeL", rows=[row("prompt", 0.25, others=NOTHING | {"rougeL": 0.25})])
+    assert {panel.y_label for panel in chart_of(made).panels} == {"ROUGE-L (%)"}
+
+
+def test_the_frontier_by_hand() -> None:
+    """By numbers and seconds the cheap prompt stays beside the better lora; by tokens lora reads none, and is best."""
+    rows = [
+        row("prompt", 0.8, stored=1000, tokens=20, seconds=50),
+        row("lora", 0.83, stored=9000, tokens=0, seconds=90),
+        row("xprompt", 0.79, stored=400, tokens=8, seconds=95),
+        row("xprompt-control", 0.8, kind="control", stored=1000, tokens=20, seconds=70),
+        floor("zero_shot", 0.5),
+    ]
+    made = found(rows=rows)
+    ringed = {cost: [text for text, _ in panel["non-dominated"].labels] for cost, panel in series_of(made).items()}
+    assert ringed == {
+        "stored numbers": ["xprompt", "prompt", "xprompt-control", "lora"],  # twins don't dominate each other
+        "prompt tokens read": ["lora"],
+        "training seconds": ["prompt", "lora"],
+    }
+    # Each reaches from 2 points below to 3 above its mean, and zero-shot has no interval here.
+    caption = plan_frontier(made).caption
+    assert "here by stored numbers for prompt, xprompt-control, lora; by training seconds for lora." in caption
+    by_name = {line[0]: line[-2:] for line in chart_of(made).table.rows}
+    assert by_name["xprompt"] == ("stored numbers", "–")
+    assert by_name["lora"][1] == "xprompt, prompt, xprompt-control"
+
+
+def test_one_method_alone_is_no_winner() -> None:
+    made = found(rows=[row("prompt", 0.8)], seeds=[0])
+    panels = series_of(made)
+    assert all([*panel] == ["prompt", "non-dominated"] for panel in panels.values())
+    caption = plan_frontier(made).caption
+    assert "Points are of 1 seed, " in caption
+    assert ": here" not in caption
 
 
 def test_figures_are_drawn_in_both_themes_with_the_same_bytes_each_time() -> None:
-    for plan in plans(found()):
-        assert plan.draw is not None
-        light = render(plan.draw, LIGHT, "png")
-        assert light[0].startswith(b"\x89PNG")
-        assert light == render(plan.draw, LIGHT, "png") != render(plan.draw, DARK, "png")
-        assert render(plan.draw, LIGHT, "svg") == render(plan.draw, LIGHT, "svg")
+    plan = plan_frontier(found())
+    assert plan.draw is not None
+    light = render(plan.draw, LIGHT, "png")
+    assert light[0].startswith(b"\x89PNG")
+    assert light == render(plan.draw, LIGHT, "png") != render(plan.draw, DARK, "png")
+    assert render(plan.draw, LIGHT, "svg") == render(plan.draw, LIGHT, "svg")
 
 
 def test_lines_stand_where_the_floors_are() -> None:
-    made = found(rows=[row("prompt", 0.8), floor("zero_shot", 0.5), floor("constant", 0.25)])
-    plan = plans(made)[0]
-    assert plan.draw is not None
-    (axes,) = plan.draw(LIGHT).axes
-    levels = {line.get_label(): line.get_ydata()[0] for line in axes.lines if len(set(line.get_ydata())) == 1}
-    assert levels["zero-shot, nothing trained"] == 50.0
-    assert levels["best constant answer"] == 25.0
-    assert axes.get_xscale() == "log"
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("trainable parameters", "accuracy (%)")
-
-
-def test_captions_name_the_floors_that_are_drawn() -> None:
     copied = floor("constant", 0.2) | {"answer": "first 3 sentences", "others": NOTHING | {"rougeL": 0.2}}
-    for plan in plans(found(rows=[row("prompt", 0.8), floor("zero_shot", 0.5), copied])):
-        assert "Horizontal lines: zero-shot, nothing trained; the text's own first 3 sentences." in plan.caption
-        assert "constant" not in plan.caption
-        assert "means over seeds" in plan.caption
-    alone = plans(found(rows=[row("prompt", 0.8)], seeds=[0]))[0].caption
-    assert "Horizontal" not in alone
-    assert "Points are of 1 seed, " in alone
+    rows = [row("prompt", 0.8), row("lora", 0.6), floor("zero_shot", 0.5), copied]
+    plan = plan_frontier(found(rows=rows))
+    assert plan.draw is not None
+    for axes in plan.draw(LIGHT).axes:
+        assert {50.0, 20.0} <= {line.get_ydata()[0] for line in axes.lines}
+        assert axes.get_ylim()[0] < 50 < 83 < axes.get_ylim()[1]  # whiskers too
+    names = [series.name for series in chart_of(found(rows=rows)).panels[0].series]
+    assert names[:2] == ["zero-shot, nothing trained (50.0)", "the text's own first 3 sentences (20.0, off the axis)"]
 
 
-@pytest.mark.parametrize("theme", [LIGHT, DARK])
-def test_no_two_methods_look_alike_nor_like_a_floor(theme: Theme) -> None:
-    found_looks = looks(theme)
-    assert len(set(found_looks)) == len(LOOKS) == len(set(MARKERS[: len(LOOKS)])) == 11
-    assert theme.other not in {colour for colour, _ in found_looks}
-    control, random, xprompt = (found_looks[LOOKS.index(f"xprompt{name}")] for name in ("-control", "-random", ""))
-    assert (control, random, xprompt) == ((theme.kept, False), (theme.tuned, False), (theme.kept, True))
+def test_no_two_methods_look_alike_nor_like_a_floor() -> None:
+    rows = [row(name, 0.5, kind="control" if name in LOOKS[-2:] else "method") for name in LOOKS]
+    looks = [find_look(each) for each in found(rows=rows).rows]
+    assert len(set(looks)) == len(LOOKS)
+    assert len({marker.removesuffix("-open") for _, marker in looks}) == min(len(LOOKS), 12)
+    assert "other" not in {colour for colour, _ in looks}
+    assert [find_look(each) for each in found(rows=[floor("constant", 0.2)]).rows] == [("other", "")]
+    assert all(hasattr(LIGHT, colour) for colour, _ in looks)
 
 
 def test_methods_of_one_cost_stand_side_by_side_and_in_the_figure() -> None:
     names = {"prompt": 0.8, "xprompt": 0.8, "xprompt-control": 0.8, "lora": 0.9}
-    rows = [row(name, mean, trainable=2048 if "prompt" in name else 10**6) for name, mean in names.items()]
-    plan = plans(found(rows=[*rows, floor("constant", 0.3)]))[0]
-    assert plan.draw is not None
-    figure = plan.draw(LIGHT)
-    (axes,) = figure.axes
-    figure.canvas.draw()
-    lines = [container.lines[0] for container in axes.containers]
-    assert [line.get_xdata()[0] for line in lines] == [2048, 2048, 2048, 10**6]
-    shown = [line.get_transform().transform((line.get_xdata()[0], line.get_ydata()[0])) for line in lines]
-    exact = axes.transData.transform((2048, 80))
-    assert [round((x - exact[0]) / figure.dpi * 72) for x, _ in shown[:3]] == [-8, 0, 8]
-    box = axes.get_window_extent()
-    assert all(box.contains(x, y) for x, y in shown)
-    assert axes.get_ylim()[0] < 30 < 93 < axes.get_ylim()[1]  # whiskers and floors too
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.5, "0.5"), (20, "20"), (5000, "5,000"), (2e4, "20k"), (3e6, "3M"), (1e10, "10B")],
-)
-def test_ticks_are_short(value: float, text: str) -> None:
-    assert short(value) == text
+    rows = [row(name, mean, stored=2048 if "prompt" in name else 10**6) for name, mean in names.items()]
+    panel = series_of(found(rows=rows))["stored numbers"]
+    labels = ("prompt", "xprompt", "xprompt, unpruned control", "lora")
+    places = [panel[name].x[0] for name in labels]
+    assert places == sorted(places)
+    assert places[1] == pytest.approx(2048)
+    assert len(set(places)) == 4
+    assert "stored numbers: 2,048" in panel["prompt"].hover[0]  # the number itself, not its place
 
 
 def test_the_page_holds_everything_and_runs_no_text(folder: Path) -> None:
@@ -108,17 +147,19 @@ def test_the_page_holds_everything_and_runs_no_text(folder: Path) -> None:
     text = write_page(made, folder).read_text()
     assert HOSTILE not in text
     assert text.count("&lt;script&gt;") >= 5
-    assert text.count('<img src="data:image/png;base64,') == 2
-    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert text.count('<img src="data:image/png;base64,') == 1
     assert "<td>88.0 to 93.0</td>" in text
     assert "median time to answer 8 at once" in text
     names = {path.name for path in (folder / "figures").iterdir()}
-    assert names == {f"quality_{cost}.{form}" for cost in ("parameters", "time") for form in ("png", "svg")}
+    assert names == {"frontier.png", "frontier.svg"}
+    for part in ("95% intervals over other examples", '<th scope="col">non-dominated by</th>', "theme:tuned"):
+        assert part in text
 
 
 def test_a_figure_without_numbers_says_so_and_leaves_no_file(folder: Path) -> None:
     write_page(found(), folder)
-    text = write_page(found(rows=[row("prompt", 0.8, seconds=None)]), folder).read_text()
-    assert "Not measured: training times." in text
-    assert not (folder / "figures" / "quality_time.png").exists()
-    assert (folder / "figures" / "quality_parameters.png").exists()
+    costs = dict.fromkeys(("stored", "tokens", "seconds"))
+    text = write_page(found(rows=[row("prompt", 0.8, **costs)]), folder).read_text()
+    assert "Not measured: stored numbers, prompt tokens read, training seconds." in text
+    assert not list((folder / "figures").iterdir())
+    assert len(text) < 100_000  # plotly stays out

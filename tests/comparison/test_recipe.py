@@ -56,6 +56,17 @@ def test_settings_are_a_methods_own() -> None:
     assert (prompt.tuning.epochs, prompt.tuning.batch_size, prompt.kind) == (None, 4, "tune")
 
 
+def test_a_form_is_the_methods() -> None:
+    cell = resolve(base=load_config(CompareRecipe, None, ["prompt.init=text", "prompt.text=a"]).cell("ulpt", 0))
+    assert (cell.kind, cell.prompt.form, cell.prompt.init, cell.prompt.text) == ("tune", "ulpt", "vocabulary", None)
+    assert resolve(base=load_config(CompareRecipe).cell("prompt", 0)).prompt.form == "plain"
+    pruned = load_config(CompareRecipe, None, ["settings.xprompt.prompt.form=ulpt"])
+    assert resolve(base=pruned.cell("xprompt", 0)).prompt.form == "ulpt"
+    assert "methods alone to say what is compared" in message("prompt.form=ulpt")
+    assert "keys that may differ between methods" in message("settings.residual.prompt.form=ulpt")
+    assert "no value where form is low-rank" in message("settings.low-rank.prompt.words=9")
+
+
 def test_what_nobody_named_is_left_to_the_method() -> None:
     assert "lr" not in resolve(base=load_config(CompareRecipe).cell("lora", 0)).tuning.model_fields_set
     named = resolve(base=load_config(CompareRecipe, None, ["tuning.lr=0.1"]).cell("lora", 0))

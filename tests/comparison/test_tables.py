@@ -88,7 +88,9 @@ def test_what_it_took_and_takes() -> None:
         "examples/s": "1,234",
         "peak memory": "3.0 GiB",
     }
-    takes = {"method": "lora", "stored": "147,456"} | {f"latency ×, batch {size}": "1.50" for size in (1, 8, 32)}
+    takes = {"method": "lora", "stored": "147,456", "prompt tokens": "20"} | {
+        f"latency ×, batch {size}": "1.50" for size in (1, 8, 32)
+    }
     assert took.items() <= shown(found(), 1, "lora").items()
     assert takes.items() <= shown(found(), 2, "lora").items()
     assert shown(found(), 1, "prompt")["swept"] == "×0.3, ×1"
@@ -122,7 +124,16 @@ def test_rates_of_seeds_that_differ_all_stand_there() -> None:
 
 
 def test_what_was_not_measured_says_so() -> None:
-    costs = ("trainable", "stored", "seconds", "seconds_per_epoch", "examples_per_second", "peak_memory", "latency")
+    costs = (
+        "trainable",
+        "stored",
+        "tokens",
+        "seconds",
+        "seconds_per_epoch",
+        "examples_per_second",
+        "peak_memory",
+        "latency",
+    )
     bare = row("lora", 0.9, sd=None, interval=None, difference=None, values=[0.9], **dict.fromkeys(costs))
     made = found(rows=[bare, row("prompt", 0.8)])
     texts = shown(made, 0, "lora") | shown(made, 1, "lora") | shown(made, 2, "lora")

@@ -26,14 +26,14 @@ def task_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def run_of(tmp_path_factory: pytest.TempPathFactory, tiny_models: Models, task_file: Path) -> Callable[[str], Run]:
     """The finished run of each case, once a session."""
-    from whole_runs import CASES, execute_one
+    from whole_runs import CASES, TAUGHT, execute_one
 
     runs: dict[str, Run] = {}
 
     def run(case: str) -> Run:
         if case not in runs:
             out = tmp_path_factory.mktemp("runs") / "run"
-            runs[case] = execute_one(tiny_models("sentence"), task_file, out, *CASES[case])
+            runs[case] = execute_one(tiny_models("sentence"), task_file, out, *(CASES | TAUGHT)[case])
         return runs[case]
 
     return run

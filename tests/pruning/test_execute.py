@@ -23,8 +23,8 @@ from softprune.pipelines.xprompt import execute
 from softprune.pipelines.xprompt import tune as tune_from_python
 from softprune.prompts.soft_prompts import masked_state, read_one
 from softprune.prompts.ticket import Ticket
-from softprune.pruning import xprompt
-from softprune.pruning.importance import sensitivity
+from softprune.pruning import importance, xprompt
+from softprune.pruning.criteria import paper
 from softprune.pruning.masks import piece_mask, token_mask
 from softprune.pruning.search import choose, pareto
 from softprune.training.scoring import ScoredSet, Scoring, score_prompts
@@ -193,14 +193,14 @@ def test_importance_and_ranking_are_measured_where_they_should_be(
 
     tuned = load_file(run.out / "prompts/tuned.safetensors")["vectors_PH"]
     told = load_file(run.out / "importance.safetensors")
-    whole = sensitivity(backbone, tuned, held("train"), scoring, S)
+    whole = paper.measure(backbone, tuned, held("train"), scoring, S)
     assert distance(told["token_P"], whole.token_P) <= 1e-5
     assert distance(told["piece_PS"], whole.piece_PS) <= 1e-5
-    assert distance(told["token_P"], sensitivity(backbone, tuned, held("select"), scoring, S).token_P) > 1e-3
+    assert distance(told["token_P"], paper.measure(backbone, tuned, held("select"), scoring, S).token_P) > 1e-3
     token_P = ticket.state.mask.token_P
     pruned = masked_state(tuned, Mask(token_P, token_P[:, None].expand(-1, S)))
     removal = run.recipe.pruning.removal
-    after = sensitivity(backbone, read_one(pruned, removal), held("train"), scoring, S).piece_PS
+    after = paper.measure(backbone, read_one(pruned, removal), held("train"), scoring, S).piece_PS
     rows = after[token_P] if removal == "zero" else after
     assert distance(told["winner_piece_PS"][token_P], rows) <= 1e-5
     assert distance(told["winner_piece_PS"][token_P], told["piece_PS"][token_P]) > 1e-3, "pieces weren't measured again"
@@ -388,7 +388,7 @@ def test_where_token_importance_vanishes_a_run_says_so(tmp_path: Path, tiny_mode
 
 
 NO_NUMBERS: dict[str, tuple[Any, str, str]] = {
-    "a finite importance": (xprompt, "measure", "token_P"),
+    "a finite importance": (importance, "measure", "token_P"),
     "a finite select loss": (xprompt, "score_each", "losses"),
     "a finite report loss": (baselines, "score_each", "losses"),
 }
@@ -401,8 +401,8 @@ def test_what_is_no_number_ends_a_run_before_anything_is_chosen_by_it(
     module, function, name = NO_NUMBERS[expected]
     real = getattr(module, function)
 
-    def spoiled(*arguments: Any) -> Any:
-        found = real(*arguments)
+    def spoiled(*arguments: Any, **named: Any) -> Any:
+        found = real(*arguments, **named)
         if name == "losses":
             return [replace(scores, losses=(float("nan"), *scores.losses[1:])) for scores in found]
         return replace(found, token_P=found.token_P.index_fill(0, torch.tensor([1]), float("nan")))

@@ -28,7 +28,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def pruned() -> Any:
     """What a search found, as far as retraining reads it."""
     tuned = SimpleNamespace(state=PromptState(drawn(P, HIDDEN), full_mask(P, S)))
-    return SimpleNamespace(tuned=tuned, winner=SimpleNamespace(mask=mask_of("1011", S)))
+    winner = SimpleNamespace(mask=mask_of("1011", S))
+    return SimpleNamespace(tuned=tuned, whole=tuned, teacher=None, keep=None, winner=winner)
 
 
 @pytest.fixture

@@ -155,6 +155,19 @@ def test_both_differences_are_paired_over_the_seeds_that_there_are(seeds: int) -
     assert found.random_sentence.endswith(better if seeds >= 3 else alone)
 
 
+@pytest.mark.parametrize(
+    ("key", "chosen_by"),
+    [
+        ("pruning.importance=random", "the random criterion"),
+        ("pruning.importance=norm", "importance"),
+        ("search.strategy=learned", "the gates"),
+    ],
+)
+def test_a_random_mask_is_compared_with_what_chose_the_winners(key: str, chosen_by: str) -> None:
+    _, found = conclude(resolve(["selection.seeds=3", "selection.resamples=300", key]), reported(3, WRONG))
+    assert found.random_sentence.endswith(f": the mask that {chosen_by} chose is better.")
+
+
 def test_a_prompt_that_nothing_was_pruned_from_has_no_verdict() -> None:
     recipe = resolve(["selection.resamples=300"])
     verdict, found = conclude(recipe, reported(3, WRONG, rows(winner=row(0.7, 0.6, 0.8))))

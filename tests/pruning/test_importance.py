@@ -9,21 +9,12 @@ import pytest
 import torch
 from toys import distance, drawn, mask_of, scoring_of, task_of
 
-from softprune.config import resolve
 from softprune.config.criteria import CRITERIA
 from softprune.models.base import Backbone
 from softprune.prompts.soft_prompts import masked_state, read_one
-from softprune.pruning.importance import (
-    MEASURES,
-    VANISHING,
-    Importance,
-    example_gradients,
-    leave_one_out,
-    magnitude,
-    measure,
-    norm,
-    sensitivity,
-)
+from softprune.pruning.criteria import gradient, leave_one_out, paper
+from softprune.pruning.criteria.base import VANISHING, Importance, example_gradients
+from softprune.pruning.importance import measure
 from softprune.training.scoring import ScoredSet, Scoring
 
 Backbones = Callable[..., Backbone]
@@ -65,7 +56,7 @@ def test_the_papers_importance_is_equations_3_and_5(model: str, removal: str, ba
     data, scoring = task_of(backbone), scoring_of(backbone)
     for tokens in ("1111", "1011"):
         prompt = prompt_of(backbone, tokens, removal)
-        found = sensitivity(backbone, prompt, data, scoring, S)
+        found = paper.measure(backbone, prompt, data, scoring, S)
         token_Q, piece_QS, batch_token_Q, batch_piece_QS = one_by_one(backbone, prompt, data, scoring)
         assert distance(found.token_P, token_Q) <= 1e-5
         assert distance(found.piece_PS, piece_QS) <= 1e-5
@@ -84,9 +75,9 @@ def test_pieces_after_token_pruning_are_measured_anew(backbone_of: Backbones) ->
     """Why piece importance is computed again: the token-pruned prompt's is another."""
     backbone = backbone_of("t5")
     data, scoring = task_of(backbone), scoring_of(backbone)
-    whole = sensitivity(backbone, prompt_of(backbone), data, scoring, S).piece_PS[[0, 2, 3]]
+    whole = paper.measure(backbone, prompt_of(backbone), data, scoring, S).piece_PS[[0, 2, 3]]
     for removal, rows in (("zero", [0, 2, 3]), ("drop", [0, 1, 2])):
-        found = sensitivity(backbone, prompt_of(backbone, "1011", removal), data, scoring, S)
+        found = paper.measure(backbone, prompt_of(backbone, "1011", removal), data, scoring, S)
         assert distance(found.piece_PS[rows], whole) > 1e-2
 
 
@@ -97,14 +88,14 @@ def test_importance_uses_the_runs_loss(loss: str, backbone_of: Backbones) -> Non
     scoring = replace(scoring_of(backbone), loss=loss)
     other = replace(scoring, loss="rank" if loss == "likelihood" else "likelihood")
     wanted = one_by_one(backbone, prompt, data, scoring)[0]
-    assert distance(sensitivity(backbone, prompt, data, scoring, S).token_P, wanted) <= 1e-5
-    assert distance(sensitivity(backbone, prompt, data, other, S).token_P, wanted) > 1e-3
+    assert distance(paper.measure(backbone, prompt, data, scoring, S).token_P, wanted) <= 1e-5
+    assert distance(paper.measure(backbone, prompt, data, other, S).token_P, wanted) > 1e-3
 
 
 def test_batches_do_not_matter(backbone_of: Backbones) -> None:
     backbone = backbone_of("t5", "float64")
     data, prompt = task_of(backbone), prompt_of(backbone)
-    for method in MEASURES:
+    for method in CRITERIA:
         one, all_ = (measure(backbone, prompt, data, scoring_of(backbone, rows), S, method) for rows in (1, 64))
         assert distance(one.token_P, all_.token_P) <= 1e-12
         assert distance(one.piece_PS, all_.piece_PS) <= 1e-12
@@ -114,7 +105,7 @@ def test_batches_do_not_matter(backbone_of: Backbones) -> None:
 def test_gradient_importance_is_the_mean_magnitude(model: str, backbone_of: Backbones) -> None:
     backbone = backbone_of(model)
     data, scoring, prompt = task_of(backbone), scoring_of(backbone), prompt_of(backbone)
-    found = magnitude(backbone, prompt, data, scoring, S)
+    found = gradient.measure(backbone, prompt, data, scoring, S)
     gradients = []
     for b in range(len(data)):
         leaf = prompt.clone().requires_grad_()
@@ -135,7 +126,7 @@ def test_gradient_importance_is_the_mean_magnitude(model: str, backbone_of: Back
 def test_leave_one_out_is_the_loss_without_minus_with(model: str, backbone_of: Backbones) -> None:
     backbone = backbone_of(model, "float64")
     data, scoring, prompt = task_of(backbone), scoring_of(backbone), prompt_of(backbone)
-    found = leave_one_out(backbone, prompt, data, scoring, S)
+    found = leave_one_out.measure(backbone, prompt, data, scoring, S)
     batch = data.batch(backbone, range(len(data)))
 
     def loss_of(vectors: torch.Tensor) -> float:
@@ -165,15 +156,17 @@ def test_where_embeddings_are_normalised_token_scores_vanish_and_auto_turns_to_l
     """BLOOM: LN(gamma p) = LN(p)."""
     backbone = backbone_of("bloom")
     data, scoring, prompt = task_of(backbone), scoring_of(backbone), prompt_of(backbone)
-    paper = measure(backbone, prompt, data, scoring, S, "paper")
-    assert paper.vanishes
-    assert ratio_of(paper) < VANISHING
-    assert paper.method == "paper", "what is asked for is done, with a warning"
+    asked = measure(backbone, prompt, data, scoring, S, "paper")
+    assert asked.vanishes
+    assert ratio_of(asked) < VANISHING
+    assert asked.method == "paper", "what is asked for is done, with a warning"
     auto = measure(backbone, prompt, data, scoring, S, "auto")
     assert auto.method == "leave_one_out"
-    assert auto.token_over_piece == paper.token_over_piece, "the reason is kept"
-    assert torch.equal(auto.token_P, leave_one_out(backbone, prompt, data, scoring, S).token_P)
+    assert auto.token_over_piece == asked.token_over_piece, "the reason is kept"
+    assert torch.equal(auto.token_P, leave_one_out.measure(backbone, prompt, data, scoring, S).token_P)
     assert ratio_of(auto) > VANISHING, "leave-one-out measures what equation 3 can't"
+    for name, criterion in CRITERIA.items():
+        assert measure(backbone, prompt, data, scoring, S, name).vanishes == criterion.scales, name
 
 
 @pytest.mark.parametrize("model", ["t5", "bart", "gpt2", "llama", "bert", "sentence"])
@@ -184,34 +177,8 @@ def test_elsewhere_auto_is_the_papers(model: str, backbone_of: Backbones) -> Non
     assert not auto.vanishes
     assert auto.method == "paper"
     assert auto.token_over_piece == ratio_of(auto)
-    assert torch.equal(auto.token_P, sensitivity(backbone, prompt, data, scoring, S).token_P)
+    assert torch.equal(auto.token_P, paper.measure(backbone, prompt, data, scoring, S).token_P)
 
 
 def test_nothing_at_all_vanishes() -> None:
     assert Importance(torch.zeros(2), torch.zeros(2, 2), "paper", 1).vanishes
-
-
-# --- the criteria that a recipe can name ---
-
-
-def test_every_criterion_is_measured_under_its_name(backbone_of: Backbones) -> None:
-    backbone = backbone_of("sentence")
-    data, scoring, prompt = task_of(backbone), scoring_of(backbone), prompt_of(backbone)
-    assert set(MEASURES) == set(CRITERIA)
-    for name, criterion in CRITERIA.items():
-        assert resolve([f"pruning.importance={name}"]).pruning.importance == name
-        found = measure(backbone, prompt, data, scoring, S, name)
-        assert found.method == name
-        assert (found.token_P.shape, found.piece_PS.shape) == ((P,), (P, S))
-        assert found.examples == (0 if criterion.reads == "vectors" else len(data))
-        assert (criterion.passes(P, S) == 0) == (criterion.reads == "vectors")
-    assert CRITERIA["leave_one_out"].passes(P, S) == 1 + P + P * S
-
-
-def test_norm_is_the_length_of_the_vectors(backbone_of: Backbones) -> None:
-    backbone = backbone_of("sentence")
-    prompt = torch.zeros(2, 8)
-    prompt[0, 0], prompt[0, 7], prompt[1, 3] = 3.0, -4.0, 2.0
-    found = norm(backbone, prompt, task_of(backbone), scoring_of(backbone), 4)
-    assert found.token_P.tolist() == [5.0, 2.0]
-    assert found.piece_PS.tolist() == [[3.0, 0.0, 0.0, 4.0], [0.0, 2.0, 0.0, 0.0]]

@@ -127,7 +127,7 @@ def test_a_run_keeps_the_strategy_that_auto_stood_for(tmp_path: Path) -> None:
     for first, then, kept in ((resolve(), named, "learned"), (named, resolve(), "sequential")):
         options = {"recipe_text": "", "resolved": first.resolved(), "kind": "xprompt", "command": "test"}
         with RunFolder.open(tmp_path / kept, **options) as run:  # type: ignore[arg-type]
-            workspace = Workspace(first, run, *[None] * 10)  # type: ignore[arg-type]
+            workspace = Workspace(first, run, *[None] * 11)  # type: ignore[arg-type]
             assert settle_strategy(workspace).recipe.search.strategy == kept
             again = settle_strategy(replace(workspace, recipe=then), gates_learn=False).recipe
             assert again.search.strategy == kept

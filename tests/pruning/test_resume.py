@@ -24,7 +24,10 @@ from softprune.training.loop import Trained
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
-@pytest.mark.parametrize(("case", "every"), [("grid, zero", 1), ("random, drop", 3), ("learned, drop", 3)])
+@pytest.mark.parametrize(
+    ("case", "every"),
+    [("grid, zero", 1), ("random, drop", 3), ("learned, drop", 3), ("taught, drop", 3), ("gradual, drop", 3)],
+)
 def test_a_run_taken_up_after_any_save_ends_with_the_same_bits(
     case: str, every: int, run_of: Callable[[str], Run], tmp_path: Path
 ) -> None:

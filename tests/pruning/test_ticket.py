@@ -140,6 +140,12 @@ def gone(folder: Path) -> None:
     (folder / "ticket.safetensors").unlink()
 
 
+def test_a_ticket_of_an_earlier_version_is_read(backbone_of: Callable[..., Backbone], tmp_path: Path) -> None:
+    small_ticket(backbone_of("t5")).save(tmp_path / "ticket")
+    without("has_layer_embeddings")(tmp_path / "ticket")
+    assert Ticket.load(tmp_path / "ticket").info.has_layer_embeddings is False
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "no JSON": (text("{"), "property name"),
     "results of no JSON": (results("{"), "EOF"),

@@ -58,6 +58,19 @@ CASES = {
         "selection.seeds=0",
     ),
 }
+# How a ticket is trained: by a teacher's answers too, from a second training on, or while it is pruned.
+TAUGHT = {
+    "taught, drop": (
+        *("search.strategy=sequential", "pruning.removal=drop", "pruning.teacher=control", "pruning.rewind=control"),
+        *("task.shots=16", "task.unlabelled=rest", "task.limit_unlabelled=5"),
+    ),
+    "taught, zero": ("search.strategy=grid", "pruning.removal=zero", "pruning.teacher=tuned", "pruning.teach_weight=1"),
+    "gradual, drop": ("search.strategy=gradual", "search.keep=0.5,0.25", "pruning.removal=drop", "search.epochs=4"),
+    "gradual, zero": (
+        *("search.strategy=gradual", "search.keep=0.5,0.25", "pruning.removal=zero", "pruning.levels=piece"),
+        *("pruning.importance=paper", "pruning.teacher=tuned", "pruning.teach_weight=0.7"),
+    ),
+}
 
 
 def recipe_of(model: Path, task: Path, *changes: str) -> Recipe:

@@ -152,28 +152,28 @@ def test_a_page_that_speaks_asks_or_overflows_is_seen(browser: Browser, tmp_path
 def test_plots_are_drawn_and_pictures_stay_where_there_is_no_plot(seen: Watched) -> None:
     seen.page.wait_for_selector("#training .main-svg")
     assert seen.page.locator(".canvas .main-svg").first.is_visible()
-    assert not seen.page.locator("#compression img").is_visible()
+    assert not seen.page.locator("#frontier img").is_visible()
     assert seen.page.locator("#piece_retention img").is_visible()
-    assert seen.page.locator("#compression .scatterlayer .point").count() >= 71
+    assert seen.page.locator("#frontier .scatterlayer .point").count() >= 71
 
 
 def test_a_point_tells_its_candidate_as_text(seen: Watched) -> None:
-    seen.page.locator("#compression").scroll_into_view_if_needed()
+    seen.page.locator("#frontier").scroll_into_view_if_needed()
     trace, at = seen.page.evaluate(
         """() => {
-            const traces = document.querySelector('[data-plot=compression]').data;
+            const traces = document.querySelector('[data-plot=frontier]').data;
             for (let t = 0; t < traces.length; t++) {
-                const at = (traces[t].text ?? []).findIndex((text) => text.includes('onerror'));
+                const at = (traces[t].hovertext ?? []).findIndex((text) => text.includes('onerror'));
                 if (at >= 0) return [t, at];
             }
         }"""
     )
     seen.page.evaluate(
-        """([t, at]) => Plotly.Fx.hover(document.querySelector('[data-plot=compression]'),
+        """([t, at]) => Plotly.Fx.hover(document.querySelector('[data-plot=frontier]'),
             [{curveNumber: t, pointNumber: at}])""",
         [trace, at],
     )
-    label = seen.page.locator("#compression .hoverlayer .hovertext")
+    label = seen.page.locator("#frontier .hoverlayer .hovertext")
     label.wait_for()
     assert "<b>bold</b>" in str(label.text_content())
     assert "parameters" in str(label.text_content())
@@ -351,9 +351,9 @@ def test_everything_can_be_done_from_the_keyboard(seen: Watched) -> None:
     seen.press("ArrowRight", "ArrowRight")
     assert seen.told("candidate") != before
     assert seen.page.locator('[data-slider="tokenRatio"]').get_attribute("aria-valuetext") == seen.told("tokenRatio")
-    seen.tab_to("#compression summary")
+    seen.tab_to("#frontier summary")
     seen.press("Enter")
-    assert seen.page.locator("#compression details table").is_visible()
+    assert seen.page.locator("#frontier details table").is_visible()
     ring = seen.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     assert ring == "solid"
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from matplotlib.collections import QuadMesh
 
-from softprune.report.charts import Chart, Series, compression_chart, training_chart
+from softprune.report.charts import frontier_chart, report_frontier, training_chart
 from softprune.report.figures import histogram, importance_map, plan_figures
 from softprune.report.mpl_style import DARK, LIGHT, render, sparse
+from softprune.report.plotting import Chart, Series
 from softprune.report.run_reader import TicketMask, read_run
 
 pytestmark = pytest.mark.slow
@@ -23,7 +24,7 @@ NAMES = [
     "piece_retention",
     "token_histogram",
     "piece_histogram",
-    "compression",
+    "frontier",
     "training",
 ]
 
@@ -36,7 +37,7 @@ def test_every_figure_is_written_twice(written: Path, name: str) -> None:
     assert (folder / f"{name}.png").stat().st_size > 5000
 
 
-@pytest.mark.parametrize("name", ["piece_retention", "compression"])
+@pytest.mark.parametrize("name", ["piece_retention", "frontier"])
 def test_same_numbers_same_bytes(written: Path, name: str) -> None:
     plan = next(plan for plan in plan_figures(read_run(written)) if plan.name == name)
     svg = (written / "report" / "figures" / f"{name}.svg").read_bytes()
@@ -78,34 +79,76 @@ def test_histograms_count_shares_of_the_largest() -> None:
     assert [bar.get_height() for bar in figure.axes[0].patches] == [2, 1, 0, 0, 2]
 
 
-def series_of(chart: Chart | None) -> dict[str, Series]:
-    """The series of a chart of one panel, by name."""
+def panels_of(chart: Chart | None) -> list[dict[str, Series]]:
+    """The series of each panel, by name."""
     assert chart is not None
-    (panel,) = chart.panels
-    return {series.name: series for series in panel.series}
+    return [{series.name: series for series in panel.series} for panel in chart.panels]
 
 
-def test_only_trained_candidates_are_on_the_compression_plot(xprompt_run: Path) -> None:
+FRONT, WINNER, CONTROL = "Pareto front on select", "winning ticket", "control, unpruned, retrained"
+
+
+def test_all_trained_candidates_are_on_select(xprompt_run: Path) -> None:
     run = read_run(xprompt_run)
-    trained = {
-        (100 * (1 - c.parameters / (20 * 64)), 100 * c.select): c for c in run.candidates if c.select is not None
-    }
-    series = series_of(compression_chart(run))
+    trained = {(c.parameters, 100 * c.select): c for c in run.candidates if c.select is not None}
+    series = panels_of(frontier_chart(run))[0]
     assert sum(c.select is not None for c in run.candidates) == 72
-    front, others = series["Pareto front"], series["candidate"]
-    (winner,) = (each for name, each in series.items() if name.startswith("winner ("))
+    front, others, winner = series[FRONT], series["other candidates"], series[WINNER]
     for each, is_on_front in ((front, True), (others, False)):
         shown = [trained[point] for point in zip(each.x, each.y, strict=True)]
         assert {c.pareto for c in shown} == {is_on_front}
     assert list(front.x) == sorted(front.x)
     assert trained[winner.x[0], winner.y[0]].status == "winner"
     assert len({*front.hover, *others.hover, *winner.hover}) == 72
-    plan = next(plan for plan in plan_figures(run) if plan.name == "compression")
+    plan = next(plan for plan in plan_figures(run) if plan.name == "frontier")
     assert "9 of 81 candidates were not trained to the end: not measured" in plan.caption
 
 
-def levels(run: Path) -> list[str]:
-    return [each.name for each in series_of(compression_chart(read_run(run))).values() if each.line in ("even", "odd")]
+def test_what_was_opened_is_on_report_with_its_costs(xprompt_run: Path) -> None:
+    """By hand: sizes and scores of conftest's results; the ticket's seconds are those of the whole search."""
+    run = read_run(xprompt_run)
+    frontier = report_frontier(run)
+    named = {each.label: each for each in frontier.contenders}
+    opened = {c.id for c in run.candidates if c.report is not None and c.status != "winner"}
+    assert set(named) - opened == {"constant", "zero_shot", "tuned", "control", "random", "winner"}
+    assert opened < set(named)
+    (winner,) = (c for c in run.candidates if c.status == "winner")
+    assert named["control"].costs == {"stored": 1280, "tokens": 20, "seconds": 83.5}
+    assert named["random"].costs == {"stored": winner.parameters, "tokens": winner.tokens_kept, "seconds": 63.0}
+    assert named["winner"].costs == {"stored": winner.parameters, "tokens": winner.tokens_kept, "seconds": 41.25}
+    assert (named["tuned"].score, named["tuned"].interval) == (71.12, pytest.approx((65.71, 76.53)))
+    assert {named[name].costs["seconds"] for name in opened} == {None}
+    assert named["zero_shot"].costs == {"stored": 0, "tokens": 0, "seconds": 0}
+    _, stored, tokens, seconds = panels_of(frontier_chart(run))
+    assert FRONT in stored.keys() & tokens.keys() - seconds.keys()
+    assert stored["non-dominated"].y[-1] == seconds["non-dominated"].y[-1] == 73.29
+
+
+def test_zeroed_tokens_are_read_all_the_same(xprompt_run: Path, edit: Callable[..., None]) -> None:
+    edit(xprompt_run, lambda info: info.update(removal="zero"))
+    costs = [each.costs["tokens"] for each in report_frontier(read_run(xprompt_run)).contenders]
+    assert set(costs) == {0, 20}
+
+
+def test_without_report_only_select_is_drawn(xprompt_run: Path, edit: Callable[..., None]) -> None:
+    lines = [json.loads(line) for line in (xprompt_run / "candidates.jsonl").read_text().splitlines()]
+    for line in lines:
+        line |= {"report": None, "interval": None}
+    (xprompt_run / "candidates.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    edit(xprompt_run, lambda info: info.update(results={}))
+    run = read_run(xprompt_run)
+    chart = frontier_chart(run)
+    assert chart is not None
+    assert [panel.y_label for panel in chart.panels] == ["accuracy on select (%)"]
+    caption = next(plan.caption for plan in plan_figures(run) if plan.name == "frontier")
+    assert "report" not in caption
+    (xprompt_run / "candidates.jsonl").unlink()
+    assert frontier_chart(read_run(xprompt_run)) is None
+
+
+def levels(run: Path) -> list[tuple[str, float | None]]:
+    series = panels_of(frontier_chart(read_run(run)))[0]
+    return [(name, round(series[name].y[0] or 0, 4)) for name in ("tuned prompt", CONTROL) if name in series]
 
 
 def test_levels_are_those_of_the_kept_checkpoints(xprompt_run: Path) -> None:
@@ -113,16 +156,16 @@ def test_levels_are_those_of_the_kept_checkpoints(xprompt_run: Path) -> None:
     measured = [{"step": 1, "select": 0.71, "select_loss": 0.9}, {"step": 2, "select": 0.64, "select_loss": 0.5}]
     lines = "".join(json.dumps(point | more) + "\n" for more in measured)
     (xprompt_run / "metrics.jsonl").write_text(lines)
-    assert levels(xprompt_run) == ["tuned prompt (71.0)"]
+    assert levels(xprompt_run) == [("tuned prompt", 71.0)]
     (xprompt_run / "resolved.yaml").write_text("tuning: {best_by: loss}\n")
-    assert levels(xprompt_run) == ["tuned prompt (64.0)"]
+    assert levels(xprompt_run) == [("tuned prompt", 64.0)]
 
 
 def test_a_level_that_was_not_measured_is_left_out(xprompt_run: Path) -> None:
-    assert [name.partition(" (")[0] for name in levels(xprompt_run)] == ["tuned prompt", "control"]
+    assert [name for name, _ in levels(xprompt_run)] == ["tuned prompt", CONTROL]
     path = xprompt_run / "metrics.jsonl"
     path.write_text("".join(f"{line}\n" for line in path.read_text().splitlines() if '"control"' not in line))
-    assert [name.partition(" (")[0] for name in levels(xprompt_run)] == ["tuned prompt"]
+    assert [name for name, _ in levels(xprompt_run)] == ["tuned prompt"]
 
 
 def test_curves_leave_out_fresh_seeds_and_the_random_mask(xprompt_run: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from softprune.report import formatting
-from softprune.report.charts import compression_chart, training_chart
+from softprune.report.charts import frontier_chart, training_chart
 from softprune.report.page import changed_answers, html, written_samples
 from softprune.report.run_comparison import compare_runs
 from softprune.report.run_reader import Prediction, read_run
@@ -56,17 +56,22 @@ def test_the_table_has_loss_and_rouge_instead_of_answers(written_run: Path) -> N
 
 def test_figures_show_minus_the_loss_as_it_is(written_run: Path) -> None:
     run = read_run(written_run)
-    compression, training = compression_chart(run), training_chart(run)
-    assert compression is not None
+    frontier, training = frontier_chart(run), training_chart(run)
+    assert frontier is not None
     assert training is not None
-    (panel,) = compression.panels
-    assert {y for series in panel.series if not series.line for y in series.y} == {-1.5}
-    assert panel.y_label == training.panels[1].y_label == "minus loss on select"
+    select, *report = frontier.panels
+    scores = {y for series in select.series if series.name != "tuned prompt" for y in series.y}
+    assert scores - {y for series in select.series if series.name.startswith("control") for y in series.y} == {-1.5}
+    assert select.y_label == training.panels[1].y_label == "minus loss on select"
+    assert {panel.y_label for panel in report} == {"ROUGE-L on report (%)"}
     assert {p.select for p in run.points if p.candidate == "tuned"} == set(training.panels[1].series[-3].y)
+    rows = {row[0]: row for row in frontier.table.rows}
+    assert rows["winning ticket"][1:4] == ("1.5", "73.3", "67.9 to 78.3")  # the loss, then ROUGE-L
+    assert "the text's own first sentences" in rows
 
 
 def test_answers_are_still_percent(xprompt_run: Path) -> None:
-    chart = compression_chart(read_run(xprompt_run))
+    chart = frontier_chart(read_run(xprompt_run))
     assert chart is not None
     assert max(y for y in chart.panels[0].series[0].y if y is not None) > 1
     assert chart.panels[0].y_label == "accuracy on select (%)"

@@ -112,3 +112,33 @@ def test_records_of_comparisons_and_studies(tmp_path: Path) -> None:
     assert (study.attempts, study.tasks, study.work, study.started) == ([], ["demo"], {"a": 1.5}, STARTED)
     with pytest.raises(SoftpruneError, match=r"no run\.json in"):
         read_record(tmp_path, RunRecord)
+
+
+def costing(kind: str, **fields: Any) -> RunRecord:
+    """A run of a prompt of 20 tokens, whose ticket has 8, with a second for each phase."""
+    phases = dict.fromkeys(("tune", "rank", "retrain", "adapt", "control", "fresh", "report"), 1.0)
+    rows = {
+        "tuned": {"tokens": 20, "pieces": 80, "seconds": 1.0},
+        "winner": {"tokens": 8, "pieces": 20, "seconds": 2.0},
+    }
+    results = {name: ROW | row for name, row in rows.items()} | {"adapted": ROW, "zero_shot": ROW, "control": None}
+    prompt = {"P": 20, "H": 8, "S": 4, "init": "vocabulary"}
+    document = run_document(kind, results=results, prompt=prompt, cost={"phases": phases}, **fields)
+    return RunRecord.model_validate_json(json.dumps(document), context={"reading": True})
+
+
+def test_a_result_takes_what_makes_it() -> None:
+    """A ticket the whole search, but no rival's training; other prompts of the same run their own alone."""
+    run = costing("xprompt")
+    assert [run.training_seconds(name) for name in ("winner", "tuned", "control")] == [4.0, 1.0, None]
+    assert costing("tune").training_seconds("tuned") == 4.0
+    run.cost.phases = {}
+    assert run.training_seconds("winner") is None
+
+
+def test_zeroed_tokens_are_read_and_dropped_ones_are_not() -> None:
+    names = ("tuned", "winner", "zero_shot", "control")
+    read = {removal: costing("xprompt", removal=removal) for removal in ("drop", "zero")}
+    assert [read["drop"].tokens_read(name) for name in names] == [20, 8, None, None]
+    assert [read["zero"].tokens_read(name) for name in names] == [20, 20, None, None]
+    assert costing("adapt").tokens_read("adapted") == 0  # LoRA, say, has no virtual tokens

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from softprune.errors import SoftpruneError
 from softprune.report.mpl_style import DARK, LIGHT, render
-from softprune.report.speed import draw_speed, front, places
+from softprune.report.speed import draw_speed, places
 from softprune.token_pruning.bench import (
     UNPRUNED,
     Settings,
@@ -208,11 +208,6 @@ def test_tables_show_it(found: dict[str, Any]) -> None:
     assert f"{100 * found['models']['lambda-0.1']['accuracy']:.1f}" in text
     assert "batch 2" in text
     assert found["baseline"] in bench_notes(found)[0]
-
-
-def test_front_by_hand() -> None:
-    assert front([(1, 1), (2, 2), (3, 1.5), (2, 1)]) == [0, 1]
-    assert front([(1, 1), (1, 1)]) == [0, 1]
 
 
 def test_figure(found: dict[str, Any]) -> None:

@@ -136,7 +136,7 @@ def test_generated_answers_are_those_of_one_process(backbone_of: Backbones, monk
         assert found.predicted == wanted.predicted
 
 
-@pytest.mark.parametrize("method", ["paper", "gradient", "leave_one_out"])
+@pytest.mark.parametrize("method", ["paper", "gradient", "taylor", "fisher", "leave_one_out"])
 def test_importance_is_that_of_one_process(method: str, backbone_of: Backbones) -> None:
     """Absolute values are an example's own: sums of them add up over processes, whoever had the example."""
     backbone = backbone_of("t5", "float64")

@@ -18,10 +18,10 @@ from softprune.pipelines.plan import count_steps
 from softprune.pipelines.xprompt import tune
 from softprune.report.charts import group_trainings
 from softprune.report.run_reader import read_run
-from softprune.runs.record_parts import SettingsRecord
+from softprune.runs.record_parts import SettingsRecord, sweep_work
 from softprune.runs.run_folder import RunFolder
 from softprune.training import jobs
-from softprune.training.jobs import best_rate, chosen_work, sweep_candidate, sweep_work
+from softprune.training.jobs import best_rate, chosen_work, sweep_candidate
 from softprune.training.loop import Evaluation, NotFinite, check_finite
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -23,7 +23,7 @@ from softprune.errors import SoftpruneError
 from softprune.models import FAMILIES, load_backbone
 from softprune.models.base import Backbone
 from softprune.models.fingerprint import same_backbone
-from softprune.prompts.prompt_io import CONFIG, TASK_TYPES, WEIGHTS, adapter_files
+from softprune.prompts.prompt_io import CONFIG, TASK_TYPES, WEIGHTS, adapter_files, check_reading
 from softprune.prompts.ticket import UNREADABLE, describe, read_fields
 from softprune.runs.atomic_io import json_text, tensor_bytes, write_bytes, write_folder
 from softprune.runs.tensor_files import read_tensors
@@ -58,6 +58,9 @@ class AdapterInfo:
     hidden: int  # H
     prompt_tokens: int  # positions of the model that it uses before the input
     select: float | None  # the metric on `select`
+    # What the backbone does with a token beside looking up its vector, as in `TicketInfo`.
+    embedding_scale: float = 1.0
+    has_layer_embeddings: bool = False
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -135,7 +138,7 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
         if not isinstance(document, Mapping) or document.get("schema") != SCHEMA:
             raise ValueError(f"no document of schema {SCHEMA}")
         plan: AdapterPlan = read_fields(AdapterPlan, document["plan"])
-        info: AdapterInfo = read_fields(AdapterInfo, document)
+        info: AdapterInfo = read_fields(AdapterInfo, document, later={"embedding_scale", "has_layer_embeddings"})
         if plan.method not in METHODS or info.family not in FAMILIES:
             raise ValueError(f"an unknown method or family: {plan.method}, {info.family}")
         definition = check_definition(document["definition"], place / DOCUMENT)
@@ -155,9 +158,14 @@ def export_adapter(adapter: SavedAdapter, folder: str | Path) -> tuple[str, ...]
     A SoftpruneError for methods and families that peft has no place for, and for a folder that holds something.
     """
     info, method = adapter.info, adapter.plan.method
+    use = "use it with softprune predict, or softprune.read_adapter(FOLDER).load() in Python"
     if method == "p-tuning" and info.family in TASK_TYPES:
         chat = adapter.definition.conversation
-        files = adapter_files(adapter.tensors[VECTORS], info.backbone, info.family, chat)
+        try:
+            check_reading(info.backbone, info.embedding_scale, info.has_layer_embeddings)
+            files = adapter_files(adapter.tensors[VECTORS], info.backbone, info.family, chat)
+        except SoftpruneError as error:  # its advice is for tickets, which have another format
+            raise SoftpruneError(error.expected, error.found, use) from error
     elif adapter.peft is not None:
         config = adapter.peft | {
             "base_model_name_or_path": info.backbone,
@@ -172,7 +180,7 @@ def export_adapter(adapter: SavedAdapter, folder: str | Path) -> tuple[str, ...]
         raise SoftpruneError(
             "an adapter of lora or ia3, or of p-tuning for a seq2seq or causal backbone, to be written as peft's",
             f"one of {method}: {_WHY_NOT[method]}",
-            "use it with softprune predict, or softprune.read_adapter(FOLDER).load() in Python",
+            use,
         )
     write_folder(Path(folder), files)
     return tuple(files)

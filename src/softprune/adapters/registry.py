@@ -1,4 +1,4 @@
-"""The nine methods by name: what each trains, where it is defined, and what builds its adapter."""
+"""The methods by name: what each trains, where it is defined, and what builds its adapter."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from softprune.config.field_types import DEFAULT_RELATIVE_LR
+from softprune.config.forms import FORMS, PLAIN
 from softprune.config.registry import Registry
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ class Method:
     trains: str  # what it trains, in a few words
     source: str  # where it comes from
     lr: float | None = None  # learning rate of its own; None for a prompt's, which is relative to the embeddings
+    relative_lr: float = DEFAULT_RELATIVE_LR  # a prompt's
     whole: bool = False  # whether weights of the model itself change, so that they are float32 while they train
 
 
@@ -37,7 +40,12 @@ METHODS = {
         Method("p-tuning", "adapt", "a network that makes a prompt", "Liu et al. 2021", lr=1e-3),
         Method("p-tuning-v2", "adapt", "keys and values of each layer", "Liu et al. 2022", lr=7e-3),
         Method("ia3", "adapt", "scales of keys, values and feed-forward parts", "Liu et al. 2022", lr=3e-3),
-        Method("prompt", "tune", "a soft prompt", "Lester et al. 2021"),
+        Method("prompt", "tune", FORMS[PLAIN].trains, FORMS[PLAIN].source),
+        *(
+            Method(name, "tune", form.trains, form.source, relative_lr=form.lr)
+            for name, form in FORMS.items()
+            if name != PLAIN
+        ),
         Method("xprompt", "xprompt", "a soft prompt's winning tokens and pieces", "Ma et al. 2022"),
     )
 }

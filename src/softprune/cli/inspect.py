@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from softprune.cli.options import option, option_like
 from softprune.cli.output import WIDE, duration, print_rich, say, table
-from softprune.config import DEFAULT_RELATIVE_LR, BackboneConfig
+from softprune.config import BackboneConfig
 from softprune.errors import SoftpruneError
 
 if TYPE_CHECKING:
@@ -164,12 +164,21 @@ def neighbours(
             start, moved = visible(token["word"]) or "-", f"{token['moved']:.2f}"
             rows.append((str(token["token"]), start, moved, ", ".join(near) or "-", still))
         say(table(rows) + "\n")
+        weighed = [(str(token["token"]), _sum_of_words(token["made_of"][:k])) for token in tokens if "made_of" in token]
+        if weighed:
+            say(table([("token", "is a sum of words, of the largest weights"), *weighed]) + "\n")
     spread = found["anisotropy"]
     say(f"moved: in lengths of a typical word's vector ({found['scale']:.4g})")
     say(
         f"cosine of two random words: {spread['raw']:.2f} ({spread['centred']:.2f} without the vocabulary's mean); "
         f"{found['vocabulary']:,} words and pieces of words count"
     )
+
+
+def _sum_of_words(words: Sequence[dict[str, Any]]) -> str:
+    from softprune.interpret.vocabulary import visible
+
+    return ", ".join(f"{each['value']:+.2f} {visible(each['word'])}" for each in words)
 
 
 def methods(
@@ -186,7 +195,7 @@ def methods(
         refused = refused_by_model(BackboneConfig(name=backbone), METHODS)
     table = Table(*heads, box=None, pad_edge=False, header_style="bold underline")
     for method in METHODS.values():
-        rate = f"{DEFAULT_RELATIVE_LR} × RMS of embeddings" if method.lr is None else f"{method.lr:g}"
+        rate = f"{method.relative_lr} × RMS of embeddings" if method.lr is None else f"{method.lr:g}"
         cells = [method.name, method.trains, method.source, rate, method.kind]
         if backbone is not None:
             cells.append("not defined" if method.name in refused else "yes")

@@ -10,6 +10,8 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from softprune.config.field_types import Names, RecipeBase, check_known, key, parse_names
+from softprune.config.forms import FORMS, PLAIN
+from softprune.config.recipe_fields import flat_fields
 from softprune.config.schema import (
     AdapterConfig,
     BackboneConfig,
@@ -20,13 +22,13 @@ from softprune.config.schema import (
     SelectionConfig,
     TaskConfig,
     TuningConfig,
-    flat_fields,
 )
 from softprune.config.validation_messages import explain_error
 from softprune.errors import SoftpruneError
 
 ADAPTERS: Final[tuple[str, ...]] = get_args(AdapterConfig.model_fields["method"].annotation)
-METHODS: Final = (*ADAPTERS, "prompt", "xprompt")
+FORM_METHODS: Final = tuple(name for name in FORMS if name != PLAIN)  # a prompt trained as something else
+METHODS: Final = (*ADAPTERS, "prompt", *FORM_METHODS, "xprompt")
 
 SECTIONS: Final = ("backbone", "task", "prompt", "tuning", "adapter", "pruning", "search", "selection")
 # No method has settings of its own for these: a comparison is of the same data, model and choices.
@@ -42,7 +44,8 @@ _OWN: Final = (
     ("search", "piece_ratios"),
 )
 
-_KINDS: Final = {"prompt": "tune", "xprompt": "xprompt"}
+_KINDS: Final = {"prompt": "tune", "xprompt": "xprompt"} | dict.fromkeys(FORM_METHODS, "tune")
+_STARTS: Final = ("init", "text", "file")  # the prompt's keys that say what it starts from
 
 
 class CompareRecipe(RecipeBase):
@@ -81,7 +84,7 @@ class CompareRecipe(RecipeBase):
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, as JSON and YAML hold it; without those that are each method's own unless named."""
         values = self.model_dump(mode="json", by_alias=True)
-        del values["adapter"]["method"]
+        del values["adapter"]["method"], values["prompt"]["form"]
         for section, name in _OWN:
             if name not in getattr(self, section).model_fields_set:
                 del values[section][name]
@@ -104,6 +107,11 @@ def _make_cell(values: Mapping[str, Any], method: str, seed: int) -> dict[str, A
         "selection": {"seeds": 0},
     }
     merge(cell, {name: deepcopy(values[name]) for name in SECTIONS if name in values})
+    if method in FORM_METHODS:
+        prompt = cell.get("prompt", {})
+        if FORMS[method].start and isinstance(prompt, dict):  # as adapters, it starts as nothing that a prompt may
+            cell["prompt"] = {key: value for key, value in prompt.items() if key not in _STARTS}
+        merge(cell, {"prompt": {"form": method}})
     settings = values.get("settings")
     merge(cell, nested(settings.get(method)) if isinstance(settings, Mapping) else {})
     if method in ADAPTERS:
@@ -138,8 +146,10 @@ def find_method_errors(values: Mapping[str, Any], known: Container[tuple[Any, st
     """
     errors: list[SoftpruneError] = []
     settings, adapter, methods = values.get("settings"), values.get("adapter"), _read_methods(values)
-    if isinstance(adapter, Mapping) and "method" in adapter:
-        errors.append(SoftpruneError("methods alone to say what is compared", "adapter.method", "leave it out"))
+    prompt = values.get("prompt")
+    for name, section in (("adapter.method", adapter), ("prompt.form", prompt)):
+        if isinstance(section, Mapping) and name.partition(".")[2] in section:
+            errors.append(SoftpruneError("methods alone to say what is compared", name, "leave it out"))
     for method, own in settings.items() if isinstance(settings, Mapping) else ():
         if method not in METHODS or not isinstance(own, Mapping):
             continue  # pydantic reports it
@@ -147,7 +157,8 @@ def find_method_errors(values: Mapping[str, Any], known: Container[tuple[Any, st
             found = f"settings.{method}; methods are {', '.join(methods)}"
             do = f"name {method} in methods, or leave settings.{method} out"
             errors.append(SoftpruneError("settings for methods that are compared", found, do))
-        shared = keys_below(own, SHARED)
+        # XPrompt may prune a prompt of any form; every other method is one form, or none.
+        shared = keys_below(own, SHARED if method == "xprompt" else (*SHARED, "prompt.form"))
         if shared:
             expected = f"settings.{method}: keys that may differ between methods"
             do = "set it for the whole comparison, or make two of them"

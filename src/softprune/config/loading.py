@@ -13,8 +13,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from softprune.config.comparison_schema import CompareRecipe, drop_unused_settings, find_method_errors
+from softprune.config.recipe_fields import RecipeField, flat_fields
 from softprune.config.registry import unknown
-from softprune.config.schema import Recipe, RecipeField, flat_fields
+from softprune.config.schema import Recipe
 from softprune.config.validation_messages import explain_error, without_misspelt
 from softprune.config.yaml_io import check_writable, parse_keys, parse_yaml, read_text
 from softprune.errors import SoftpruneError, gathered, join_errors

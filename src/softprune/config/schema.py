@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from softprune.config.criteria import CRITERIA
@@ -24,6 +23,7 @@ from softprune.config.field_types import (
     check_companion,
     key,
 )
+from softprune.config.forms import FORMS, PLAIN, forms_with
 
 _WITH_VIRTUAL_TOKENS: Final = ("prefix", "p-tuning", "p-tuning-v2")  # values of adapter.method
 # Fresh seeds of `selection.seeds: auto`.
@@ -32,8 +32,10 @@ RANDOM_SEEDS: Final = 3  # of the random mask, which no choice depends on: the f
 MOST_SEEDS: Final = 10  # beyond them the sampling of examples outweighs that of seeds in most runs
 if TYPE_CHECKING:  # mypy takes no Literal of computed values
     CriterionName: TypeAlias = str
+    FormName: TypeAlias = str
 else:
     CriterionName = Literal["auto", *CRITERIA]
+    FormName = Literal[*FORMS]
 _TENTHS: Final = tuple(tenth / 10 for tenth in range(1, 10))
 
 
@@ -80,6 +82,13 @@ class TaskConfig(DataConfig):
     """What the prompt is for."""
 
     report_seed: int | None = key(None, "seed that draws those; none is the recipe's seed", ge=0, lt=2**32)
+    unlabelled: str | None = key(
+        None,
+        "rows without labels, for pruning.teacher to answer: a file of them, or `rest`, what task.shots leaves of the "
+        "training set",
+        min_length=1,
+    )
+    limit_unlabelled: int | None = key(None, "of these rows, the first so many; none takes all", ge=1)
     max_length: int = key(256, "longest input in tokens, the prompt excluded", ge=1)
     max_answer_length: int | None = key(
         None,
@@ -100,6 +109,9 @@ class PromptConfig(Section):
 
     tokens: int = key(20, "prompt tokens, P; where it isn't given, init: file takes as many as the file holds", ge=1)
     pieces: int = key(16, "pieces of a token, S; must divide the backbone's embedding size", ge=1)
+    form: FormName = key(
+        PLAIN, f"what is trained: {'; '.join(f'{form.trains} ({name})' for name, form in FORMS.items())}"
+    )
     init: Literal["vocabulary", "uniform", "text", "labels", "file"] = key(
         "vocabulary",
         "first values: embeddings of sampled vocabulary entries, uniform numbers, embeddings of a text or "
@@ -113,12 +125,43 @@ class PromptConfig(Section):
         None, "kind tune: a .safetensors file with token_P and piece_PS, such as a ticket's: what it prunes stays zero"
     )
     uniform_range: float = key(0.5, "init: uniform draws from minus to plus this number", gt=0)
+    bottleneck: int | None = key(
+        None,
+        "form: residual: width of its network; low-rank, ulpt: rank of the prompt; none is 400, 10 and 2",
+        ge=1,
+    )
+    words: int | None = key(None, "form: superpos: vocabulary entries that each token is a sum of; none is 128", ge=1)
+    radius: float | None = key(
+        None, "form: cpt: how far a token may move, as a fraction of a typical word's length; none is 0.1", gt=0
+    )
 
     @field_validator("text", "file")
     @classmethod
     def _goes_with_init(cls, value: str | None, info: ValidationInfo) -> str | None:
         check_companion(value, info, "init", str(info.field_name), needed=info.field_name == "file")
         return value
+
+    @field_validator("init")
+    @classmethod
+    def _goes_with_start(cls, value: str, info: ValidationInfo) -> str:
+        form = info.data.get("form", PLAIN)
+        if FORMS[form].start and value != "vocabulary":
+            context = {"form": form, "start": FORMS[form].start}
+            raise PydanticCustomError("own_start", "no init where form is {form}: it starts from {start}", context)
+        return value
+
+    @field_validator("bottleneck", "words", "radius")
+    @classmethod
+    def _goes_with_form(cls, value: float | None, info: ValidationInfo) -> float | None:
+        forms = forms_with(str(info.field_name))
+        if value is not None and info.data.get("form", forms[0]) not in forms:
+            check_companion(value, info, "form", forms[0])
+        return value
+
+    def option(self, name: str) -> float:
+        """A key of the form's own (`bottleneck`, `words`, `radius`), or the form's default."""
+        value = getattr(self, name)
+        return float(FORMS[self.form].options[name] if value is None else value)
 
     @property
     def tokens_of_file(self) -> bool:
@@ -201,16 +244,30 @@ class PruningConfig(Section):
         "takes the paper's where it can be measured, and leave_one_out elsewhere",
     )
 
+    rewind: Literal["tuned", "control"] = key(
+        "tuned",
+        "where survivors and control start: at the tuned prompt, or at the whole prompt after a second training",
+    )
+    teacher: Literal["none", "tuned", "control"] = key(
+        "none",
+        "whose answer distribution they learn: the tuned prompt's, or the whole prompt's after a second training",
+    )
+    teach_weight: float = key(
+        0.5, "the teacher's share of the loss; labels have the rest, and 1 leaves them out", gt=0, le=1
+    )
+
 
 class SearchConfig(Section):
     """Which candidates are tried."""
 
-    strategy: Literal["auto", "grid", "sequential", "random", "learned"] = key(
+    strategy: Literal["auto", "grid", "sequential", "random", "learned", "gradual"] = key(
         "auto",
         "all pairs of ratios (grid), some of them (random), the token ratio first and then the piece ratio "
-        "(sequential), or no ratios: gates learn what to prune; auto is learned where neither ratios nor an importance "
-        "are named and gates can learn, else sequential",
+        "(sequential), or no ratios: gates learn what to prune (learned), or parts leave one prompt while it trains "
+        "(gradual); auto is learned where neither ratios nor an importance are named and gates can learn, else "
+        "sequential",
     )
+    keep: Ratios = key((0.5, 0.25, 0.1), "gradual: shares of the numbers that are kept at last; a ticket for each")
     token_ratios: Ratios = key(_TENTHS, "fractions of the tokens to prune")
     piece_ratios: Ratios = key(_TENTHS, "fractions of the kept tokens' pieces to prune")
     group: int | None = key(None, "candidates trained side by side, K; none measures how many fit", ge=1)
@@ -341,40 +398,3 @@ class Recipe(RecipeBase):
         """Every key with its value, as JSON and YAML hold it; without a P that is yet to be read from a file."""
         unread = {"prompt": {"tokens"}} if self.prompt.tokens_of_file else None
         return self.model_dump(mode="json", by_alias=True, exclude=unread)
-
-
-@dataclass(frozen=True)
-class RecipeField:
-    """One recipe key, for command-line flags and documentation."""
-
-    key: str  # dotted, such as `tuning.epochs`
-    type: str  # of its values, in words
-    description: str  # meaning, unit and default
-
-
-def flat_fields(of: type[BaseModel] = Recipe, prefix: str = "") -> list[RecipeField]:
-    """All keys of a kind of recipe, or of its section behind this prefix, in its order."""
-    fields: list[RecipeField] = []
-    for name, field in of.model_fields.items():
-        key, kind = f"{prefix}{field.alias or name}", field.annotation
-        if isinstance(kind, type) and issubclass(kind, Section):
-            fields += flat_fields(kind, f"{key}.")
-        else:
-            fields.append(RecipeField(key, _type_name(kind), field.description or ""))
-    return fields
-
-
-def _type_name(kind: Any) -> str:
-    words = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "none", dict: "mapping"}
-    if kind is LearningRate:
-        return "{relative: number}"
-    if get_origin(kind) is Annotated:
-        return _type_name(get_args(kind)[0])
-    if get_origin(kind) is Literal:
-        return " | ".join(map(str, get_args(kind)))
-    if get_origin(kind) is tuple:
-        return f"list of {_type_name(get_args(kind)[0])}s"
-    if isinstance(kind, type) and issubclass(kind, Section):
-        return "mapping"
-    kind = get_origin(kind) if get_origin(kind) is dict else kind
-    return words[kind] if kind in words else " or ".join(_type_name(part) for part in get_args(kind))

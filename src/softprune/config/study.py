@@ -19,8 +19,9 @@ from pydantic_core import PydanticCustomError
 from softprune.config.comparison_schema import find_recipe_errors, keys_below, merge, nested
 from softprune.config.field_types import Names, RecipeBase, Section, key
 from softprune.config.loading import NameChecks, recipe_text, validate
+from softprune.config.recipe_fields import flat_fields
 from softprune.config.registry import unknown
-from softprune.config.schema import ClusterConfig, Recipe, flat_fields
+from softprune.config.schema import ClusterConfig, Recipe
 from softprune.config.yaml_io import parse_keys
 from softprune.errors import SoftpruneError
 

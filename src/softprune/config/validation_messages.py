@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from pydantic_core import ErrorDetails
 
+from softprune.config.recipe_fields import RecipeField
 from softprune.config.registry import unknown
-from softprune.config.schema import RecipeField
 from softprune.config.yaml_io import plain
 from softprune.errors import SoftpruneError
 

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
-from softprune.data.definition import Definition, FileSource, HubSource, Source, Split, named_sources
+from softprune.data.definition import (
+    Definition,
+    FileSource,
+    HubSource,
+    Source,
+    Split,
+    definition_for_row,
+    named_sources,
+)
 from softprune.data.row_files import ENDINGS, Located, Row, file_format, find_file, plain_row, read_rows
 from softprune.data.template import examples_from, select_rows, unanswered_rows
 from softprune.errors import SoftpruneError, out_of_memory
+from softprune.types import Example
 
 SPLITS: tuple[Split, ...] = ("train", "dev", "validation")
 SplitRows = Mapping[Split, Iterable[Located]]
@@ -178,6 +187,20 @@ def read_input(definitions: Sequence[Definition], path: Path) -> Iterator[Locate
         except SoftpruneError:
             continue  # the first row doesn't read under these column names
     return read_rows(path, kind)
+
+
+def read_unlabelled(definition: Definition, path: Path) -> tuple[Example, ...]:
+    """Examples of a file whose labels, if it has any, aren't looked at; errors as `read_input`, and a row's own."""
+    examples: list[Example] = []
+    sources: dict[str, Source] = {}
+    for located in read_input([definition], path):
+        part = definition_for_row(definition, located)
+        if part.id not in sources:
+            sources[part.id] = choose_source(part, located)
+        for row in unanswered_rows(part, sources[part.id], [located]):
+            task = part.id if definition.parts else ""
+            examples.append(replace(row.example, id=row.where, index=len(examples), gold=-1, task=task))
+    return tuple(examples)
 
 
 def hub_rows(source: HubSource, *, patient: bool = True) -> SplitRows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Literal
 
@@ -53,6 +53,7 @@ class Selection:
     report: Examples  # what is scored once all choices are fixed
     origin: dict[str, str]  # per set, its split: train, dev or validation
     description: str  # the three sets in words, for reports
+    unlabelled: Examples = ()  # rows whose labels nobody looks at (gold is -1), for a teacher to answer
 
     @property
     def indices(self) -> dict[str, list[int]]:
@@ -69,13 +70,15 @@ def select_sets(
     seed: int,
     limit_report: int | None = None,
     report_seed: int | None = None,
+    rest: bool = False,
 ) -> Selection:
     """Choose the three sets. `report` is the validation set, or the development set where there is none.
 
     Under `held-out`, `select` is the development set if there is one beside the validation set, else that fraction of
     the training examples; under `paper`, it is `report`. Before that, so many `shots` of the training set are sampled
     (None: all). A limited report set is drawn at random; with the same `report_seed`, runs of different seeds report on
-    the same examples.
+    the same examples. With `rest`, what the shots leave of the training set is there without its labels, in a random
+    order.
 
     Tasks that are joined for one prompt get the same number of shots and of reported examples each; what can't be
     divided by their number is left out.
@@ -89,7 +92,7 @@ def select_sets(
         drawn = []
         for part in splits.parts:
             options = (part, protocol, shots, fraction)
-            drawn.append(select_sets(*options, seed=seed, limit_report=limit, report_seed=report_seed))
+            drawn.append(select_sets(*options, seed=seed, limit_report=limit, report_seed=report_seed, rest=rest))
         return _join(drawn)
     if splits.train is None or splits.report is None:
         missing = "training" if splits.train is None else "validation or development"
@@ -98,6 +101,7 @@ def select_sets(
     # The three draws have generators of their own, so that none depends on whether another one happens.
     remarks: list[str] = []
     train = _sample_shots(splits.train, shots, np.random.default_rng([seed, 0]), remarks)
+    unlabelled = _rest(splits.train, train, np.random.default_rng([seed, 3])) if rest else ()
     report = splits.report
     if limit_report is not None and limit_report < len(report):
         remarks.append(f"reported on {limit_report} of {len(report)} examples drawn at random: not the full set")
@@ -114,7 +118,14 @@ def select_sets(
     origin = {"train": "train", "select": select_origin, "report": str(splits.reported)}
     counts = ", ".join(f"{name} {len(examples)} of {origin[name]}" for name, examples in sets.items())
     description = "; ".join([f"{protocol}: {counts} (seed {seed})", *remarks, *splits.notes])
-    return Selection(**sets, origin=origin, description=description)
+    return Selection(**sets, origin=origin, description=description, unlabelled=unlabelled)
+
+
+def _rest(train: Examples, chosen: Examples, generator: np.random.Generator) -> Examples:
+    """What wasn't chosen, without labels; texts that were (of a passage, say) aren't among them."""
+    texts = {example.text for example in chosen}
+    rest = [replace(example, gold=-1) for example in train if example.text not in texts]
+    return tuple(rest[at] for at in generator.permutation(len(rest)))
 
 
 def _join(parts: Sequence[Selection]) -> Selection:
@@ -125,7 +136,8 @@ def _join(parts: Sequence[Selection]) -> Selection:
         sets[name] = tuple(chain.from_iterable(getattr(part, name) for part in parts))
         origin[name] = " and ".join(dict.fromkeys(part.origin[name] for part in parts))
     description = "; ".join(f"{part.train[0].task}: {part.description}" for part in parts)
-    return Selection(**sets, origin=origin, description=description)
+    unlabelled = tuple(chain.from_iterable(part.unlabelled for part in parts))
+    return Selection(**sets, origin=origin, description=description, unlabelled=unlabelled)
 
 
 def _share(whole: int | None, name: str, tasks: int) -> int | None:

@@ -19,6 +19,7 @@ from softprune.evaluation.conclusions import Reported, conclude
 from softprune.evaluation.result_rows import bar, group_ids, interval, predictions, row
 from softprune.prompts.initialization import instruction_prompt
 from softprune.prompts.soft_prompts import full_mask, masked_state
+from softprune.pruning.gradual import Chain, run_chains
 from softprune.pruning.masks import random_mask
 from softprune.pruning.search import in_groups
 from softprune.pruning.xprompt import Pruned, settle_strategy
@@ -69,9 +70,9 @@ def train_rivals(workspace: Workspace, pruned: Pruned) -> Rivals:
 
 def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> dict[str, ResultRow]:
     """Fix the choices, read `report` once, write every result; returns the rows of the table by name."""
-    winner, seconds = pruned.winner, pruned.tuned.seconds
+    winner, seconds = pruned.winner, pruned.whole.seconds
     entries = {
-        "tuned": Entry(pruned.tuned.state, seconds),
+        "tuned": Entry(pruned.tuned.state, pruned.tuned.seconds),
         "control": Entry(rivals.control.state, seconds + rivals.control.seconds),
         "winner": Entry(winner.fitted.state, seconds + winner.fitted.seconds),
         "random": Entry(rivals.random.state, seconds + rivals.random.seconds),
@@ -266,10 +267,17 @@ def fresh_seed(run_seed: int, fresh: int | None) -> int:
 
 
 def retrain_fresh(workspace: Workspace, pruned: Pruned, seeds: Sequence[int]) -> dict[str, Fitted]:
-    """Retrain winner, control and random mask on fresh seeds (0, 1, ...), by `winner@0` and so on."""
+    """Retrain winner, control and random mask on fresh seeds (0, 1, ...), by `winner@0` and so on.
+
+    What was pruned while it trained is pruned so again on every seed, which leaves each a mask of its own.
+    """
     pairs, own = fresh_pairs(workspace.recipe, seeds), workspace.recipe.seed
     fitted = fit_groups(workspace, rival_groups(workspace, pruned, pairs), "fresh")
-    return {f"{name}@{number}": fitted[f"{name}-{fresh_seed(own, number)}"] for name, number in pairs}
+    again = {f"{name}@{number}": f"{name}-{fresh_seed(own, number)}" for name, number in pairs}
+    if pruned.keep is not None:
+        chains = [Chain(again[f"winner@{number}"], pruned.keep, fresh_seed(own, number)) for number in seeds]
+        fitted |= run_chains(workspace, pruned.whole, pruned.teacher, chains, "fresh")
+    return {name: fitted[prompt] for name, prompt in again.items()}
 
 
 def fresh_pairs(recipe: Recipe, seeds: Sequence[int]) -> list[tuple[str, int]]:
@@ -282,9 +290,12 @@ def rival_groups(workspace: Workspace, pruned: Pruned, pairs: Sequence[tuple[str
     """Some of winner, control and random mask in groups to be retrained, each prompt named such as `winner-1000`.
 
     A pair is one of the three, and the number of its fresh seed; None in all of them for the run's own seed. Prompts of
-    equal length train side by side, each with the data order of its own seed, so it ends as it would alone.
+    equal length train side by side, each with the data order of its own seed, so it ends as it would alone. Winners
+    that are pruned while they train aren't among them.
     """
-    recipe, vectors_PH = workspace.recipe, pruned.tuned.state.vectors_PH
+    recipe, vectors_PH = workspace.recipe, pruned.whole.state.vectors_PH
+    if pruned.keep is not None:
+        pairs = [pair for pair in pairs if pair[0] != "winner"]
     drawn = [fresh_seed(recipe.seed, fresh) for _, fresh in pairs]
     starts = []
     for (name, _), seed in zip(pairs, drawn, strict=True):
@@ -311,6 +322,7 @@ def rival_groups(workspace: Workspace, pruned: Pruned, pairs: Sequence[tuple[str
                 title=f"retraining {', '.join(numbers)} (seed{plural} {spans(sorted(set(seeds)))})",
                 epochs=recipe.search.epochs,
                 seeds=seeds,
+                teacher=pruned.teacher,
             )
         )
     return groups

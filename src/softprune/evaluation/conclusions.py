@@ -72,7 +72,11 @@ def conclude(recipe: Recipe, reported: Reported) -> tuple[VerdictRecord, Headlin
     caveat = ""
     if not claimed:
         caveat = f"; chosen from {reported.candidates} candidates on this set; no significance claimed."
-    chosen_by = "the gates" if recipe.search.strategy == "learned" else "importance"
+    chosen_by = "importance"
+    if recipe.search.strategy == "learned":
+        chosen_by = "the gates"
+    elif recipe.pruning.importance == "random":  # beside the row of a random mask
+        chosen_by = "the random criterion"
     pruned = _pruned_share(results)
     headline.sentence = sentence(headline, results, caveat)
     headline.random_sentence = NOTHING_PRUNED

@@ -13,6 +13,8 @@ prompts       `tuned`, and of XPrompt `winner`: per surviving token
                   cosine     of start and end
                   kept       by measure, whether its nearest item is still that of its start; null without one
                   start, end by measure, its neighbours: `id`, `word`, `value` (a cosine or a distance)
+                  made_of    of a tuned prompt of `prompt.form: superpos`: the words of the largest weights, signed
+                             ones by their size: `id`, `word`, `value` (the weight)
 """
 
 from __future__ import annotations
@@ -33,10 +35,12 @@ from softprune.interpret.neighbours import MEASURES, anisotropy, nearest, table_
 from softprune.interpret.vocabulary import Vocabulary
 from softprune.models import load_backbone
 from softprune.models.base import ROWS_AT_ONCE, Backbone
+from softprune.prompts.forms.base import FORM_FILE
 from softprune.prompts.prompt_io import load_vectors
 from softprune.prompts.ticket import Ticket
 from softprune.runs.record import RunRecord, read_record
 from softprune.runs.run_folder import RunFolder
+from softprune.runs.tensor_files import read_tensors
 from softprune.types import PromptState
 
 NAME = "neighbours.json"
@@ -142,7 +146,9 @@ def write_neighbours(run: RunFolder, backbone: Backbone, tuned: PromptState, win
     if run.processes.rank:
         return
     words, start_PH = run.record.initial_words, load_vectors(run.path / _INITIAL)
-    run.write_json(NAME, _run_document(backbone, words, start_PH, tuned.vectors_PH, winner, K))
+    document = _run_document(backbone, words, start_PH, tuned.vectors_PH, winner, K)
+    _add_weights(document, run.path, backbone)
+    run.write_json(NAME, document)
 
 
 def read_neighbours(run: Path) -> dict[str, Any] | None:
@@ -183,7 +189,26 @@ def neighbours_of(run: Path, k: int = K) -> dict[str, Any]:
     backbone = load_backbone(settings.name, family=settings.family, dtype=settings.dtype, revision=settings.revision)
     ticket.check(backbone)
     winner = ticket.state if record.kind == "xprompt" else None
-    return _run_document(backbone, record.initial_words, start_PH, tuned_PH, winner, max(k, K))
+    document = _run_document(backbone, record.initial_words, start_PH, tuned_PH, winner, max(k, K))
+    _add_weights(document, run, backbone)
+    return document
+
+
+def _add_weights(document: dict[str, Any], run: Path, backbone: Backbone) -> None:
+    """Where the run trained weights of words, the largest ones of each token of its tuned prompt: `made_of`."""
+    path = run / FORM_FILE
+    if not path.is_file():
+        return
+    held = read_tensors(path)
+    if "words_M" not in held:
+        return
+    vocabulary = Vocabulary(backbone.tokenizer, backbone.vocabulary)
+    for token, weights_M in zip(document["prompts"]["tuned"], held["weights_PM"], strict=True):
+        largest = weights_M.abs().argsort(descending=True, stable=True)[: document["k"]].tolist()
+        token["made_of"] = []
+        for m in largest:
+            word = int(held["words_M"][m])
+            token["made_of"].append({"id": word, "word": vocabulary.shown(word), "value": _round(weights_M[m])})
 
 
 def _run_document(

@@ -18,7 +18,7 @@ from softprune.models.base import BackboneInfo, insert, repeat_rows, tile
 from softprune.models.chat import turn_end_id
 from softprune.models.fused.layers import additive_mask
 from softprune.models.generation import REREAD, GenerativeBackbone
-from softprune.models.log_probs import scatter_sums, token_log_probs
+from softprune.models.log_probs import TokenPredictions, token_log_probs
 from softprune.models.shared_prompts import SharedPrompts
 from softprune.models.tokenization import Tokenization, continuation_ids
 from softprune.types import Batch, Chat, Encoded
@@ -83,16 +83,22 @@ class CausalBackbone(GenerativeBackbone):
 
     def answer_sums(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Read prompt, text and the answers' stems; logits at the answers' positions only."""
-        return self._sum_answers(prompts_RPH, batch, None)
+        return self._predict(prompts_RPH, batch, None).answer_sums()
 
     def shared_sums(self, prompts_KPH: torch.Tensor, batch: Batch, counts: Sequence[int] | None = None) -> torch.Tensor:
-        """The same of prompts that rows share, each of which is read once where that gives the same numbers."""
+        """The same of prompts that rows share."""
+        return self.predict_tokens(prompts_KPH, batch, counts).answer_sums()
+
+    def predict_tokens(
+        self, prompts_KPH: torch.Tensor, batch: Batch, counts: Sequence[int] | None = None
+    ) -> TokenPredictions:
+        """Each prompt is read once where that gives the same numbers."""
         counts = counts or [len(batch)] * len(prompts_KPH)
         prompts_RPH = repeat_rows(prompts_KPH, counts)
         shared = None
         if self._can_share(prompts_KPH, len(prompts_RPH), batch):
             shared = SharedPrompts(self.trunk, prompts_KPH.to(self.dtype), counts)
-        return self._sum_answers(prompts_RPH, batch, shared)
+        return self._predict(prompts_RPH, batch, shared)
 
     def _can_share(self, prompts_KPH: torch.Tensor, rows: int, batch: Batch) -> bool:
         if not self.shares_prompts or self.adapter.is_active or self.model.training:
@@ -101,7 +107,7 @@ class CausalBackbone(GenerativeBackbone):
         pays = prompts_KPH.shape[1] > 0 and rows >= 2 * len(prompts_KPH)
         return pays and bool(batch.input_mask.any(1).all()) and all(place is None for place in batch.places)
 
-    def _sum_answers(self, prompts_RPH: torch.Tensor, batch: Batch, shared: SharedPrompts | None) -> torch.Tensor:
+    def _predict(self, prompts_RPH: torch.Tensor, batch: Batch, shared: SharedPrompts | None) -> TokenPredictions:
         rows = prompts_RPH.shape[0]
         stems = find_stems(batch)
         ids_RAT, mask_RAT = tile(batch.answer_ids, rows), tile(batch.answer_mask, rows)
@@ -113,7 +119,7 @@ class CausalBackbone(GenerativeBackbone):
         # Answers that begin alike are predicted at the same places: the head, the dearest product, reads each once.
         place_U, which_M = at_M.unique(return_inverse=True)
         logits_UV = answer_logits(self.model, hidden_MH.to(self.device)[place_U])
-        return scatter_sums(token_log_probs(logits_UV, which_M, ids_RAT[mask_RAT]), mask_RAT)
+        return TokenPredictions(logits_UV, which_M, ids_RAT[mask_RAT], mask_RAT)
 
     def _fits_packed(self, length: int, batch: Batch) -> bool:
         """Whether answers may share a text: the model takes the mask, and its window, if any, would hide nothing."""
@@ -125,6 +131,19 @@ class CausalBackbone(GenerativeBackbone):
         # A prefix counts all places of a call against the window.
         longest = length + batch.input_ids.shape[1] + batch.answer_ids.shape[2] - 1
         return not self.adapter.has_prefix and longest <= window
+
+    def prompt_log_probs(
+        self, prompts_KPH: torch.Tensor, places_KM: torch.Tensor, ids_KM: torch.Tensor
+    ) -> torch.Tensor:
+        """Log-probabilities `[K, M]` of tokens at places (1 or more) of prompts, given what precedes them there."""
+        nothing_K0 = ids_KM[:, :0]
+        embeds, mask = self.combine(prompts_KPH, nothing_K0, nothing_K0)
+        beside = self._look_up_layers(nothing_K0, *prompts_KPH.shape[:2])
+        hidden_KPH = self._read_trunk(embeds, attention_mask=mask, **beside).to(self.device)
+        before_KMH = hidden_KPH.gather(1, (places_KM - 1)[..., None].expand(-1, -1, hidden_KPH.shape[2]))
+        logits_UV = answer_logits(self.model, before_KMH.flatten(0, 1))
+        which_M = torch.arange(len(logits_UV), device=logits_UV.device)
+        return token_log_probs(logits_UV, which_M, ids_KM.flatten()).view(ids_KM.shape)
 
     def _read_trunk(self, embeds_RLH: torch.Tensor, **inputs: Any) -> torch.Tensor:
         """Last hidden states `[R, L, H]`."""

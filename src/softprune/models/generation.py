@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +12,9 @@ from transformers import GenerationConfig
 
 from softprune.errors import SoftpruneError
 from softprune.models.base import Backbone, BackboneInfo
+from softprune.models.log_probs import TokenPredictions
 from softprune.models.tokenization import ids_behind
+from softprune.types import Batch
 
 REREAD = ("bamba", "falcon_h1", "minimax", "nemotron_h", "rwkv", "switch_transformers")
 """Model types whose generation in transformers 5.23 doesn't go on from vectors, or reads padding in front of a text.
@@ -32,6 +35,12 @@ class GenerativeBackbone(Backbone):
         # What a release asks of its generation (beams, least lengths, forbidden repeats) is forgotten: greedy is
         # greedy, the loss and the text are of one model, and a text is the same in a batch as alone.
         model.generation_config = GenerationConfig(**{name: getattr(released, name) for name in _TOKEN_NAMES})
+
+    @abstractmethod
+    def predict_tokens(
+        self, prompts_KPH: torch.Tensor, batch: Batch, counts: Sequence[int] | None = None
+    ) -> TokenPredictions:
+        """What is said of every token of the answers, behind prompts that rows share; `counts` as in `shared_sums`."""
 
     def stated_ids(self, name: str) -> list[int]:
         """The tokens that the model states under a name such as `eos_token_id`, in its generation's settings first."""

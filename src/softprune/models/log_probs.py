@@ -5,7 +5,7 @@ Axes here: U places, V the vocabulary, M tokens, R rows, A answers, T tokens of 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -47,6 +47,24 @@ def token_log_probs(logits_UV: torch.Tensor, which_M: torch.Tensor, targets_M: t
     `which_M` is each token's place; answers that begin alike share places.
     """
     return run(_TokenLogProbs, logits_UV, which_M, targets_M)
+
+
+class TokenPredictions(NamedTuple):
+    """What a model says of every token of the answers."""
+
+    logits_UV: torch.Tensor  # of the distinct places that predict them
+    which_M: torch.Tensor  # the place that predicts each token, row by row and answer by answer
+    ids_M: torch.Tensor
+    mask_RAT: torch.Tensor  # where in the answers these tokens are
+
+    def answer_sums(self) -> torch.Tensor:
+        """Log-probability of each answer, summed over its tokens, `[R, A]`."""
+        return scatter_sums(token_log_probs(self.logits_UV, self.which_M, self.ids_M), self.mask_RAT)
+
+    def token_distributions(self) -> torch.Tensor:
+        """Log-probabilities `[M, V]` of all tokens at each place, in float32 at least."""
+        wide = torch.promote_types(self.logits_UV.dtype, torch.float32)
+        return torch.log_softmax(self.logits_UV, -1, dtype=wide)[self.which_M]
 
 
 def scatter_sums(values_M: torch.Tensor, mask_RAT: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,11 +10,11 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from softprune.errors import SoftpruneError
 from softprune.models.architectures import answer_logits
-from softprune.models.base import BackboneInfo, tile
+from softprune.models.base import BackboneInfo, repeat_rows, tile
 from softprune.models.fused.layers import additive_mask
 from softprune.models.fused.t5 import FrozenT5, suits
 from softprune.models.generation import REREAD, GenerativeBackbone
-from softprune.models.log_probs import scatter_sums, token_log_probs
+from softprune.models.log_probs import TokenPredictions
 from softprune.models.tokenization import Tokenization, ids_behind
 from softprune.types import Batch, Encoded
 
@@ -66,6 +67,16 @@ class Seq2SeqBackbone(GenerativeBackbone):
         return Tokenization(self.tokenizer, "", answer_ids)
 
     def answer_sums(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Log-probabilities of the answers, `[R, A]`."""
+        return self._predict(prompts_RPH, batch).answer_sums()
+
+    def predict_tokens(
+        self, prompts_KPH: torch.Tensor, batch: Batch, counts: Sequence[int] | None = None
+    ) -> TokenPredictions:
+        """A prompt is encoded with every row behind it."""
+        return self._predict(repeat_rows(prompts_KPH, counts or [len(batch)] * len(prompts_KPH)), batch)
+
+    def _predict(self, prompts_RPH: torch.Tensor, batch: Batch) -> TokenPredictions:
         """Encode each row once, then decode all of its answers against that encoding."""
         rows = prompts_RPH.shape[0]
         embeds_RLH, mask_RL = self.combine(prompts_RPH, batch.input_ids, batch.input_mask)
@@ -82,7 +93,7 @@ class Seq2SeqBackbone(GenerativeBackbone):
         after = torch.where(token == 0, 0, answer)
         place_U, which_M = ((row * answers + after) * mask_RAT.shape[2] + token).unique(return_inverse=True)
         logits_UV = answer_logits(self.model, predicted_RATH.flatten(0, 2)[place_U])
-        return scatter_sums(token_log_probs(logits_UV, which_M, ids_RAT[mask_RAT]), mask_RAT)
+        return TokenPredictions(logits_UV, which_M, ids_RAT[mask_RAT], mask_RAT)
 
     def _decode_answers(self, ids_RAU: torch.Tensor, memory_RLH: torch.Tensor, mask_RL: torch.Tensor) -> torch.Tensor:
         """The decoder's last hidden states `[R, A, U, H]`."""

@@ -119,5 +119,7 @@ def _saved(workspace: Workspace, plan: AdapterPlan, adaptation: Adaptation, fitt
         hidden=info.hidden,
         prompt_tokens=plan.tokens,
         select=fitted.evaluation.score,
+        embedding_scale=workspace.backbone.embedding_scale,
+        has_layer_embeddings=workspace.backbone.has_layer_embeddings,
     )
     return SavedAdapter(plan, adapter_info, workspace.task.definition, adaptation.stored(), adaptation.peft_config())

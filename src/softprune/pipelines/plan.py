@@ -21,6 +21,7 @@ from softprune.evaluation.baselines import fresh_pairs
 from softprune.models.base import Backbone
 from softprune.models.batching import training_batches
 from softprune.prompts.initialization import settle_tokens
+from softprune.pruning.gradual import ratios_of
 from softprune.pruning.masks import token_mask
 from softprune.pruning.search import Ratios, first_ratios, in_groups
 from softprune.runs.executors import Executor
@@ -32,7 +33,7 @@ from softprune.training.jobs import schedule
 from softprune.training.loop import Schedule, Watch
 from softprune.training.memory import Rehearsal, StepMemory, free_bytes, held_bytes, measure_step
 from softprune.training.scoring import ROWS_THAT_WRITE, ScoredSet, Scoring, score_prompts
-from softprune.training.session import Workspace, prepare
+from softprune.training.session import Workspace, prepare, rehearse
 
 # On a CPU: what an allocator keeps of freed memory, as a factor of a step, and what the comparison's libraries take.
 KEPT, LIBRARIES = 1.6, 400_000_000
@@ -72,14 +73,19 @@ class StepCounts:
         return max(group for stage in self.stages for group in stage.groups)
 
 
-def count_steps(recipe: Recipe, examples: int, group: int) -> StepCounts:
-    """Count the trainings of a run of a recipe (with P settled) on so many examples of `train`, K at once."""
+def count_steps(recipe: Recipe, examples: int, group: int, unlabelled: int = 0) -> StepCounts:
+    """Count the trainings of a run of a recipe (with P settled) on so many examples of `train`, K at once.
+
+    `unlabelled` rows are read by all that a teacher teaches.
+    """
     settings, tokens = recipe.search, recipe.prompt.tokens
     rates = len(recipe.tuning.sweep or (1,))
     tuned = _stage("tune", schedule(recipe, examples), examples, [(1, tokens)] * rates)
     if recipe.kind == "tune":
         return StepCounts((tuned,), candidates=0, importances=0, reported=3, exact=True)
     stages = [tuned]
+    if "control" in (recipe.pruning.rewind, recipe.pruning.teacher):
+        stages.append(_stage("again", schedule(recipe, examples, settings.epochs), examples, [(1, tokens)]))
     if recipe.strategy() == "learned":
         # Gates are trained on the whole prompt, one training a price, and leave at most as many tickets.
         gate_schedule = schedule(recipe, examples, settings.gate_epochs or settings.epochs)
@@ -97,6 +103,7 @@ def count_steps(recipe: Recipe, examples: int, group: int) -> StepCounts:
         pairs += batch
         lengths += kept_tokens
         groups += _group_sizes(recipe, kept_tokens, group)
+    examples += unlabelled
     retrained = schedule(recipe, examples, settings.epochs)
     stages.append(_stage("retrain", retrained, examples, groups))
     fresh = [name for name, _ in fresh_pairs(recipe, range(recipe.selection.first_seeds))]
@@ -126,6 +133,8 @@ def _search_batches(recipe: Recipe) -> list[list[Ratios]]:
     settings, levels, strategy = recipe.search, recipe.pruning.levels, recipe.strategy()
     if strategy == "learned":
         return [[(0.5, 0.5)] * len(settings.prices)]  # their sizes aren't known yet: half of everything
+    if strategy == "gradual":
+        return [[ratios_of(levels, keep) for keep in settings.keep]]
     token_ratios, piece_ratios = settings.token_ratios, settings.piece_ratios
     batches = [first_ratios(strategy, levels, token_ratios, piece_ratios, settings.samples, recipe.seed)]
     if strategy == "sequential" and levels == "both":
@@ -276,9 +285,10 @@ def plan(recipe: Recipe) -> Plan:
     run = UnstartedRun(Path("a run that isn't begun"), None, begin_run("xprompt", "", None))
     workspace = prepare(settle_tokens(recipe), run, Watch(), Executor())
     loading = time.perf_counter() - begun
-    counts = count_steps(workspace.recipe, len(workspace.train), workspace.group)
-    scoring, backbone = workspace.scoring, workspace.backbone
-    rehearsal = Rehearsal(workspace.recipe, backbone, workspace.train, scoring.loss, scoring.score)
+    unlabelled = len(workspace.lessons) - len(workspace.train)
+    counts = count_steps(workspace.recipe, len(workspace.train), workspace.group, unlabelled)
+    backbone = workspace.backbone
+    rehearsal = rehearse(workspace.recipe, backbone, workspace.train, workspace.scoring)
     free, held = free_bytes(backbone.device), held_bytes(backbone.device)
     known = workspace.run.record.memory  # measured where the recipe leaves K open
     memory = StepMemory(known.base, known.each) if known else measure_step(rehearsal)

@@ -134,10 +134,11 @@ def _run(recipe: Recipe, console: Console | None, run: RunFolder) -> None:
         with run.phase("neighbours"):
             write_neighbours(run, workspace.backbone, tuned.state, None if winner is None else winner.state)
     hidden, examples = workspace.backbone.info.hidden, len(workspace.train)
+    formed = None if run.record.prompt is None else run.record.prompt.trained
     record_totals(
         run,
         seconds=seconds(),
-        trainable=recipe.prompt.tokens * hidden,
+        trainable=formed or recipe.prompt.tokens * hidden,
         stored=state.mask.parameters(hidden),
         steps_an_epoch=schedule(recipe, examples).steps(examples)[0],
         works=("tune", "sweep"),

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from softprune.config.registry import unknown
-from softprune.errors import SoftpruneError
 from softprune.prompts.model_card import model_card, peft_code, vectors_code
-from softprune.prompts.prompt_io import adapter_files, prompt_bytes
+from softprune.prompts.prompt_io import adapter_files, check_reading, prompt_bytes
 from softprune.prompts.ticket import Ticket
 from softprune.runs.atomic_io import write_folder
 
@@ -29,15 +28,7 @@ def export(ticket: Ticket, format: str, folder: str | Path) -> tuple[tuple[str, 
         raise unknown("format", format, FORMATS)
     prompt_QH, info = ticket.prompt(), ticket.info
     if format == "peft":
-        # Pegasus, Marian and others multiply the embeddings of ids, but not vectors that are given in their place.
-        if info.embedding_scale != 1:
-            expected = "a backbone whose input embeddings peft gives it as it reads them itself"
-            found = f"{info.backbone}, which multiplies them by {info.embedding_scale:g}, and peft doesn't"
-            raise SoftpruneError(expected, found, "export with --format safetensors")
-        if info.has_layer_embeddings:
-            expected = "a backbone that reads nothing of a token but its vector"
-            found = f"{info.backbone}, which looks up an embedding of every token id for each layer: peft gives it none"
-            raise SoftpruneError(expected, found, "export with --format safetensors")
+        check_reading(info.backbone, info.embedding_scale, info.has_layer_embeddings)
         files = adapter_files(prompt_QH, info.backbone, info.family, ticket.definition.conversation)
         code, library, title = peft_code(info, str(folder)), "peft", "a peft adapter"
     else:

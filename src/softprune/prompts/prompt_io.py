@@ -25,7 +25,7 @@ TASK_TYPES: Final = {"seq2seq": "SEQ_2_SEQ_LM", "causal": "CAUSAL_LM"}
 """Families where peft puts a prompt as softprune does: first in the (encoder's) input."""
 _WHY_NOT: Final = {
     "masked": "peft puts a prompt before CLS, softprune after it, and peft has no task type for masked models",
-    "sentence": "peft puts a prompt before CLS, softprune after it, and peft scores no answers by cosine",
+    "sentence": "peft scores no answers by cosine, and puts a prompt before CLS where softprune puts it after it",
 }
 # Where a prompt's vectors are in files of different makers; the first that is there counts.
 _KEYS: Final = ("vectors_PH", "prompt_embeddings")
@@ -155,6 +155,20 @@ def mask_bytes(mask: Mask) -> bytes:
 def prompt_bytes(vectors_PH: torch.Tensor, metadata: Mapping[str, str]) -> bytes:
     """A safetensors file with `prompt_embeddings` `[P, H]` in float32, as `read_prompt` and peft read it."""
     return tensor_bytes({"prompt_embeddings": vectors_PH.float()}, metadata)
+
+
+def check_reading(backbone: str, embedding_scale: float, has_layer_embeddings: bool) -> None:
+    """A SoftpruneError for a backbone to which peft gives something else than it reads itself."""
+    do = "export with --format safetensors"
+    # Pegasus, Marian and others multiply the embeddings of ids, but not vectors that are given in their place.
+    if embedding_scale != 1:
+        expected = "a backbone whose input embeddings peft gives it as it reads them itself"
+        found = f"{backbone}, which multiplies them by {embedding_scale:g}, and peft doesn't"
+        raise SoftpruneError(expected, found, do)
+    if has_layer_embeddings:
+        expected = "a backbone that reads nothing of a token but its vector"
+        found = f"{backbone}, which looks up an embedding of every token id for each layer: peft gives it none"
+        raise SoftpruneError(expected, found, do)
 
 
 def adapter_files(vectors_QH: torch.Tensor, backbone: str, family: str, chat: Chat | None = None) -> dict[str, bytes]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -283,7 +283,7 @@ def _read_ticket(folder: Path) -> Ticket:
         document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
         _require(isinstance(document, dict), f"a JSON object in {DOCUMENT}")
         _require(document.get("schema") == SCHEMA, f"schema {SCHEMA}, but {document.get('schema')!r}")
-        info: TicketInfo = read_fields(TicketInfo, document)
+        info: TicketInfo = read_fields(TicketInfo, document, later={"has_layer_embeddings"})
         for name, choices in _CHOICES.items():
             _require(getattr(info, name) in choices, f"{name} of {' or '.join(choices)}, but {getattr(info, name)!r}")
         _require(info.hidden % info.pieces_per_token == 0, f"pieces that divide H = {info.hidden}")
@@ -298,9 +298,13 @@ def _read_ticket(folder: Path) -> Ticket:
     return Ticket(state, info, definition, results)
 
 
-def read_fields(kind: type[Any], document: Mapping[str, Any]) -> Any:
-    """A dataclass from a document's values, with their types checked; KeyError or ValueError says what is wrong."""
-    stated = {name: document[name] for name in kind.__dataclass_fields__}
+def read_fields(kind: type[Any], document: Mapping[str, Any], later: Collection[str] = ()) -> Any:
+    """A dataclass from a document's values, with their types checked; KeyError or ValueError says what is wrong.
+
+    Fields that came `later` have their defaults where a document of an earlier version has none of them.
+    """
+    names = [name for name in kind.__dataclass_fields__ if name not in later or name in document]
+    stated = {name: document[name] for name in names}
     return read_strictly(kind, json.dumps(stated))
 
 

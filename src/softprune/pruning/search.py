@@ -11,6 +11,7 @@ import numpy as np
 
 from softprune.errors import SoftpruneError
 from softprune.runs.record_parts import Foresight
+from softprune.statistics.frontier import non_dominated
 from softprune.training.jobs import Fitted
 from softprune.types import Candidate, Mask
 
@@ -100,12 +101,9 @@ def choose(
 
 def pareto(candidates: Sequence[Candidate]) -> set[str]:
     """Ids on the Pareto front: no other trained candidate is as small and better, or smaller and as good."""
-    sizes = {c.id: (c.parameters, c.select) for c in candidates if c.select is not None}
-    front = set()
-    for name, (size, score) in sizes.items():
-        if not any(s <= size and q >= score and (s, q) != (size, score) for s, q in sizes.values()):
-            front.add(name)
-    return front
+    trained = [(c.id, (c.parameters, c.select)) for c in candidates if c.select is not None]
+    front = non_dominated([point for _, point in trained])
+    return {name for (name, _), kept in zip(trained, front, strict=True) if kept}
 
 
 def foresight(candidates: Sequence[Candidate]) -> Foresight | None:

@@ -8,7 +8,9 @@
     ticket   = retrain(tuned * gamma * zeta)                      4.3
 
 for every (r_t, r_p) that the search asks for; the best ticket on `select` wins. Under `search.strategy: learned`
-gamma and zeta are trained instead (learned_masks.py), and the rest is the same.
+gamma and zeta are trained instead (learned_masks.py), and the rest is the same; under `gradual` parts leave the prompt
+while it is retrained (gradual.py). `pruning.rewind: control` begins at a prompt that was tuned twice in place of
+`tuned`, and a `pruning.teacher` is learned from in every retraining (training/teaching.py).
 """
 
 from __future__ import annotations
@@ -20,13 +22,15 @@ import torch
 
 from softprune.config.criteria import CRITERIA
 from softprune.prompts.soft_prompts import masked_state
-from softprune.pruning.importance import Importance, measure
+from softprune.pruning.criteria.base import Importance
+from softprune.pruning.gradual import prune_gradually
+from softprune.pruning.importance import measure_once
 from softprune.pruning.learned_masks import learn_masks
 from softprune.pruning.masks import piece_mask, token_mask, whole_tokens
 from softprune.pruning.search import MaskedCandidate, Ratios, Trial, choose, first_ratios, foresight, in_groups, pareto
 from softprune.runs.run_folder import Saved
 from softprune.statistics.bootstrap import paired_bootstrap
-from softprune.training.jobs import Fitted, Group, fit_groups, tune
+from softprune.training.jobs import Fitted, Group, fit, fit_groups, tune
 from softprune.training.loop import FROM_THE_MODEL, check_finite
 from softprune.training.scoring import score_each
 from softprune.training.session import Workspace
@@ -37,25 +41,31 @@ from softprune.types import Candidate, Mask, PromptState
 class Pruned:
     """The outcome of a search; nothing here has seen `report`."""
 
-    tuned: Fitted  # the unpruned prompt, which is also the rewind point
-    importance: Importance  # of the tuned prompt
+    tuned: Fitted  # the unpruned prompt
+    whole: Fitted  # where tickets and control begin: this prompt, or what a second training made of it
+    teacher: PromptState | None  # whose answers all that is retrained learns
+    importance: Importance  # of `whole`
     trials: tuple[Trial, ...]  # every candidate, retrained, the Pareto front marked
     winner: Trial
     winner_importance_PS: torch.Tensor  # pieces of its token-pruned prompt, zero where a token is pruned
+    keep: float | None = None  # the winner's share of the numbers, where it was pruned while it trained
 
 
 def xprompt(workspace: Workspace) -> Pruned:
     """Tune a prompt and find its winning ticket."""
     tuned = tune(workspace)
-    importance = token_importance(workspace, tuned)
+    whole, teacher = choose_whole(workspace, tuned)
+    importance = token_importance(workspace, whole)
     workspace = settle_strategy(workspace, gates_learn=not importance.vanishes)
     search, levels = workspace.recipe.search, workspace.recipe.pruning.levels
 
     def retrain_all(ratios: Sequence[Ratios]) -> list[Trial]:
-        return retrain(workspace, tuned, [plan(workspace, tuned, importance, *pair) for pair in ratios])
+        return retrain(workspace, whole, teacher, [plan(workspace, whole, importance, *pair) for pair in ratios])
 
     if search.strategy == "learned":
-        trials = retrain(workspace, tuned, learn_masks(workspace, tuned))
+        trials = retrain(workspace, whole, teacher, learn_masks(workspace, whole))
+    elif search.strategy == "gradual":
+        trials = prune_gradually(workspace, whole, teacher)
     else:
         tokens, pieces, seed = search.token_ratios, search.piece_ratios, workspace.recipe.seed
         trials = retrain_all(first_ratios(search.strategy, levels, tokens, pieces, search.samples, seed))
@@ -67,8 +77,27 @@ def xprompt(workspace: Workspace) -> Pruned:
     trials = mark_winner(workspace, trials)
     _write_candidates(workspace, trials)
     winner = next(trial for trial in trials if trial.candidate.status == "winner")
-    pieces_PS = _piece_importance(workspace, tuned, importance, winner.mask.token_P, winner.candidate.token_ratio)
-    return Pruned(tuned, importance, tuple(trials), winner, pieces_PS)
+    pieces_PS = _piece_importance(workspace, whole, importance, winner.mask.token_P, winner.candidate.token_ratio)
+    keep = None
+    if search.strategy == "gradual":
+        keep = next(share for share, trial in zip(search.keep, trials, strict=True) if trial is winner)
+    return Pruned(tuned, whole, teacher, importance, tuple(trials), winner, pieces_PS, keep)
+
+
+def choose_whole(workspace: Workspace, tuned: Fitted) -> tuple[Fitted, PromptState | None]:
+    """Where survivors begin, and the teacher; either may be the whole prompt after a second training by labels."""
+    settings = workspace.recipe.pruning
+    prompts = {"tuned": tuned}
+    if "control" in (settings.rewind, settings.teacher):
+        title, epochs = "training the whole prompt again", workspace.recipe.search.epochs
+        group = Group("again", ("again",), (tuned.state,), "again", title, epochs)
+        with workspace.run.phase("tune"):
+            again = fit(workspace, group)[0]
+        prompts["control"] = replace(again, seconds=tuned.seconds + again.seconds)
+    teacher = None
+    if settings.teacher != "none":
+        teacher = prompts[settings.teacher].state
+    return prompts[settings.rewind], teacher
 
 
 def settle_strategy(workspace: Workspace, gates_learn: bool = True) -> Workspace:
@@ -87,7 +116,7 @@ def token_importance(workspace: Workspace, tuned: Fitted) -> Importance:
     """Section 4.2.1: importance of the tuned prompt, tokens and (for the pictures) pieces; over all of `train`."""
     recipe, asked = workspace.recipe, workspace.recipe.pruning.importance
     with workspace.run.phase("importance"):
-        importance = _measure_once(workspace, tuned.state, "importance", asked)
+        importance = measure_once(workspace, tuned.state, "importance", asked)
     notes = []
     if importance.vanishes and (asked == "auto" or CRITERIA[asked].scales):
         instead = "pruning.importance=leave_one_out measures what this criterion can't"
@@ -125,7 +154,7 @@ def _piece_importance(
         return importance.piece_PS
     with workspace.run.phase("importance"):
         state = masked_state(tuned.state.vectors_PH, whole_tokens(token_P, workspace.recipe.prompt.pieces))
-        piece_QS = _measure_once(workspace, state, f"importance-t{token_ratio:g}", importance.method).piece_PS
+        piece_QS = measure_once(workspace, state, f"importance-t{token_ratio:g}", importance.method).piece_PS
     if workspace.recipe.pruning.removal == "zero":
         return piece_QS.masked_fill(~token_P[:, None], 0.0)
     piece_PS = torch.zeros_like(importance.piece_PS)
@@ -133,28 +162,18 @@ def _piece_importance(
     return piece_PS
 
 
-def _measure_once(workspace: Workspace, state: PromptState, work: str, method: str) -> Importance:
-    """Importance of what the backbone reads of a prompt, kept under a name."""
-
-    def compute() -> Saved:
-        pieces = workspace.recipe.prompt.pieces
-        prompt_QH = workspace.prompt(state)
-        found = measure(workspace.backbone, prompt_QH, workspace.train, workspace.scoring, pieces, method)
-        check_finite([float(found.token_P.sum())], ["a token"], "importance", "of the tuned prompt", FROM_THE_MODEL)
-        meta = {name: getattr(found, name) for name in ("method", "examples", "sensitivity_ratio")}
-        return Saved({"token_P": found.token_P, "piece_PS": found.piece_PS}, meta)
-
-    saved = workspace.run.once(work, compute)
-    return Importance(saved.tensors["token_P"], saved.tensors["piece_PS"], **saved.meta)
-
-
 # --- section 4.3: rewinding, retraining, choosing ---
 
 
-def retrain(workspace: Workspace, tuned: Fitted, candidates: Sequence[MaskedCandidate]) -> list[Trial]:
-    """Section 4.3: rewind the survivors of every candidate to the tuned values and train them to the end, K at once."""
+def retrain(
+    workspace: Workspace, whole: Fitted, teacher: PromptState | None, candidates: Sequence[MaskedCandidate]
+) -> list[Trial]:
+    """Section 4.3: rewind the survivors of every candidate to the whole prompt's values and train them to the end.
+
+    K of them train at once.
+    """
     recipe = workspace.recipe
-    starts = {each.candidate.id: masked_state(tuned.state.vectors_PH, each.mask) for each in candidates}
+    starts = {each.candidate.id: masked_state(whole.state.vectors_PH, each.mask) for each in candidates}
 
     def losses_before() -> Saved:  # of the masked, unretrained prompts, for `foresight`
         prompts = [workspace.prompt(state) for state in starts.values()]
@@ -178,6 +197,7 @@ def retrain(workspace: Workspace, tuned: Fitted, candidates: Sequence[MaskedCand
                 phase="retrain",
                 title=f"retraining {', '.join(names[:2])}{more}",
                 epochs=recipe.search.epochs,
+                teacher=teacher,
             )
         )
     fitted = fit_groups(workspace, groups, "retrain")

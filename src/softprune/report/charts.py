@@ -1,37 +1,20 @@
-"""Charts of points and lines, described once and drawn twice: by matplotlib for files, by plotly for pages.
-
-A run has two: scores against compression, and the curves of its trainings.
-"""
+"""The charts of a run: scores against what they cost, and the curves of its trainings."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
-
-import numpy as np
-from markupsafe import Markup
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from softprune.data.metrics import metric_label
 from softprune.report import formatting
-from softprune.report.interactive import Cell, Numbers, Plot
-from softprune.report.mpl_style import Plan, Theme, dress, legend_below, new_figure
+from softprune.report.formatting import NOT_APPLICABLE, NOT_MEASURED
+from softprune.report.frontier import COSTS, Contender, Frontier, find_cost_axis, find_ticks
+from softprune.report.interactive import Numbers
+from softprune.report.plotting import Chart, Facet, Series
 from softprune.report.run_reader import Point, Run
-from softprune.report.table import candidate_cells
+from softprune.report.table import LABELS, candidate_cells, is_copied
 from softprune.types import Candidate
 
-_LINES: Final[dict[str, tuple[Any, str]]] = {
-    "solid": ("-", "solid"),
-    "step": ("-", "solid"),
-    "dashed": ("--", "dash"),
-    # The dashes of either line fall into the other's gaps: both show where they coincide.
-    "even": ((0, (5, 5)), "dash"),
-    "odd": ((5, (5, 5)), "dot"),
-}
-"""matplotlib's and plotly's dashes by the line's name."""
-_MARKERS: Final = {"circle": "o", "square": "s", "diamond": "D", "star": "*"}
-"""matplotlib's markers by plotly's names."""
 # In the order in which they are drawn: what matters most lies on top.
 ROLES: Final = {
     "candidate": ("other candidates", "other", "circle"),
@@ -40,125 +23,17 @@ ROLES: Final = {
     "winner": ("winner", "kept", "diamond"),
 }
 """Name, colour and marker of a training by its role."""
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """Points of one colour."""
-
-    name: str  # in the legend, where all series of one name have one entry
-    x: tuple[float, ...]
-    y: tuple[float | None, ...]  # None leaves a gap
-    colour: str  # a field of `Theme`
-    hover: tuple[str, ...]  # what a page says of each point, in lines
-    line: str = ""  # solid, dashed, even, odd or step (flat up to each point); empty for points alone
-    marker: str = ""  # circle, square, diamond or star; empty for a line alone
-    width: float = 1.7  # of the line, in points
-    size: float = 3.5  # of the marker, in points
-    opacity: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Facet:
-    """One pair of axes."""
-
-    title: str
-    x_label: str
-    y_label: str
-    x_range: tuple[float, float]
-    series: tuple[Series, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """Panels with the same legend."""
-
-    panels: tuple[Facet, ...]
-    height: float  # of matplotlib's figure, in inches
-    table: Numbers  # what a page shows below
-
-
-def draw_chart(chart: Chart, theme: Theme) -> Figure:
-    """The panels side by side, for files."""
-    figure = new_figure(theme, chart.height)
-    for axes, panel in zip(figure.subplots(1, len(chart.panels), squeeze=False)[0], chart.panels, strict=True):
-        named: set[str] = set()
-        for series in panel.series:
-            dashes, _ = _LINES.get(series.line, ("", ""))
-            is_star = series.marker == "star"
-            axes.plot(
-                series.x,
-                [np.nan if y is None else y for y in series.y],
-                color=getattr(theme, series.colour),
-                linestyle=dashes,
-                drawstyle="steps-pre" if series.line == "step" else "default",
-                linewidth=series.width,
-                alpha=series.opacity,
-                marker=_MARKERS.get(series.marker, ""),
-                markersize=series.size,
-                markeredgecolor=theme.paper if is_star else None,
-                markeredgewidth=1 if is_star else 0,
-                # A curve's markers only distinguish it from others; of points alone or on a step, each one counts.
-                markevery=1 if series.line in ("", "step") else max(len(series.x) // 8, 1),
-                label="_" if series.name in named else series.name,  # "_" has no legend entry
-            )
-            named.add(series.name)
-        dress(axes, theme, panel.x_label, panel.y_label, panel.title, grid="both")
-        axes.set_xlim(*panel.x_range)
-        axes.margins(y=0.1)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    legend_below(figure, axes, theme, columns=4 if len(named) == 4 else 3)
-    return figure
-
-
-def plot_chart(plan: Plan, chart: Chart) -> Plot:
-    """The panels one below the other, for a page."""
-    count, gap = len(chart.panels), 0.1
-    # Pixels: each panel, and what is around them all. The legend is 90 below the last axis, which leaves its title.
-    share, height = (1 - gap * (count - 1)) / count, 260 + 180 * count
-    layout: dict[str, Any] = {"height": height, "legend": {"y": -90 / height}}
-    traces: list[dict[str, Any]] = []
-    for at, panel in enumerate(chart.panels):
-        number = str(at + 1) if at else ""  # plotly's first axes have none
-        is_last = at == count - 1
-        top = 1 - at * (share + gap)
-        x_title = {"text": panel.x_label if is_last else ""}
-        layout[f"xaxis{number}"] = {"anchor": f"y{number}", "range": list(panel.x_range), "title": x_title}
-        layout[f"yaxis{number}"] = {"domain": [max(top - share, 0.0), top], "title": {"text": panel.y_label}}
-        named: set[str] = set()
-        for series in panel.series:
-            axes = {"xaxis": f"x{number}", "yaxis": f"y{number}"}
-            traces.append(_trace(series) | axes | {"showlegend": is_last and series.name not in named})
-            named.add(series.name)
-    return Plot(plan.name, plan.title, plan.caption, traces, layout, chart.table)
-
-
-def _trace(series: Series) -> dict[str, Any]:
-    _, dash = _LINES.get(series.line, ("", "solid"))
-    modes = [mode for mode, drawn in (("lines", series.line), ("markers", series.marker)) if drawn]
-    line = {"color": f"theme:{series.colour}", "dash": dash, "width": series.width + 0.3}
-    # Larger than on paper: one has to hit them.
-    marker: dict[str, Any] = {"color": f"theme:{series.colour}", "size": series.size + 2}
-    if series.marker:
-        marker["symbol"] = series.marker
-    if series.marker == "star":
-        marker["line"] = {"color": "theme:paper", "width": 1}
-    return {
-        "type": "scatter",
-        "mode": "+".join(modes),
-        "name": series.name,
-        "legendgroup": series.name,
-        "x": series.x,
-        "y": series.y,
-        "text": [Markup("<br>").join(text.split("\n")) for text in series.hover],
-        "hovertemplate": Markup("%{text}<extra></extra>"),
-        "line": line | ({"shape": "vh"} if series.line == "step" else {}),
-        "marker": marker,
-        "opacity": series.opacity,
-    }
-
-
-# --- the charts of a run ---
+_LOOKS: Final = {
+    "constant": ("other", "", "dashed"),
+    "zero_shot": ("other", "", "dotted"),
+    "instruction": ("gold", "pentagon", "solid"),
+    "tuned": ("tuned", "circle", ""),
+    "control": ("control", "square", ""),
+    "random": ("pink", "triangle-up", ""),
+    "winner": ("kept", "diamond", ""),
+}
+"""Colour, marker and dashes of a result; what costs nothing is a line."""
+_FRONT: Final = "Pareto front on select"
 
 
 def group_trainings(run: Run) -> list[tuple[str, list[Point]]]:
@@ -184,59 +59,128 @@ def group_trainings(run: Run) -> list[tuple[str, list[Point]]]:
     return sorted(trainings, key=lambda training: order.index(training[0]))
 
 
-def compression_chart(run: Run) -> Chart | None:
-    """Every trained candidate's `select` score against what it prunes; None without candidates or a prompt's size."""
-    trained, prompt = [c for c in run.candidates if c.select is not None], run.record.prompt
-    if prompt is None or not trained:
+def report_frontier(run: Run) -> Frontier:
+    """What was scored on `report`, with its costs: the results, and the candidates that were opened there."""
+    contenders = []
+    for name, (colour, marker, line) in _LOOKS.items():
+        row = run.results[name]
+        if row is None or row.value is None:
+            continue
+        costs: dict[str, float | None] = {"stored": 0, "tokens": 0, "seconds": 0}
+        if name == "instruction":
+            costs["tokens"] = row.tokens
+        elif marker:
+            tokens, seconds = run.record.tokens_read(name), run.record.training_seconds(name)
+            costs = {"stored": row.parameters, "tokens": tokens, "seconds": seconds}
+        value, interval = 100 * row.value, _percent_ends(row.interval)
+        text = "the text's own first sentences" if name == "constant" and is_copied(run) else LABELS[name]
+        contenders.append(Contender(text, name, colour, marker, value, interval, costs, line))
+    for candidate in run.candidates:
+        if candidate.report is not None and candidate.status != "winner":
+            contenders.append(_make_contender(run, candidate, candidate.report))
+    return Frontier(contenders, f"{_write_ascii(metric_label(run.metric))} on report (%)", digits=1)
+
+
+def _make_contender(run: Run, candidate: Candidate, report: float) -> Contender:
+    """Candidates are trained side by side: none has seconds of its own."""
+    costs = {"stored": candidate.parameters, "tokens": _count_tokens(run, candidate), "seconds": None}
+    name, interval = _write_ascii(candidate.id), _percent_ends(candidate.interval)
+    return Contender(name, name, "front", "circle", 100 * report, interval, costs, size=4.7, group=_FRONT)
+
+
+def _count_tokens(run: Run, candidate: Candidate) -> int:
+    """Of a candidate, what the model reads before every input."""
+    if run.record.removal == "zero" and run.record.prompt is not None:
+        return run.record.prompt.P
+    return candidate.tokens_kept
+
+
+def _percent_ends(interval: tuple[float, float] | None) -> tuple[float, float] | None:
+    return None if interval is None else (100 * interval[0], 100 * interval[1])
+
+
+def frontier_chart(run: Run) -> Chart | None:
+    """All trained candidates on `select`, then what was scored on `report`, against its costs; None without either."""
+    frontier, select = report_frontier(run), _select_panel(run)
+    panels = [*([] if select is None else [select]), *frontier.panels()]
+    if not panels:
+        return None
+    return Chart(tuple(panels), 0.9 + 2.05 * len(panels), _frontier_numbers(run, frontier), stacked=True)
+
+
+def _select_panel(run: Run) -> Facet | None:
+    """Every trained candidate's score on `select` against its size, with those of the whole prompts."""
+    trained = [c for c in run.candidates if c.select is not None and c.parameters > 0]  # 0 has no place on a log axis
+    if not trained:
         return None
     metric, unit, scale = _score_axis(run)
-    pruned = [100 * (1 - c.parameters / (prompt.P * prompt.H)) for c in trained]
-    scores = [scale * (c.select or 0.0) for c in trained]
-    hover, rows = _describe_candidates(run, trained, pruned)
-    winner = next((i for i, c in enumerate(trained) if c.status == "winner"), None)
-    front = sorted((i for i, c in enumerate(trained) if c.pareto), key=lambda i: pruned[i])
-    others = [i for i in range(len(trained)) if i not in front and i != winner]
-    # Beside the outermost points, so that none lies on an axis; candidates of one size have some as well.
-    room = max(0.06 * (max(pruned) - min(pruned)), 3.0)
-    ends = (max(min(pruned) - room, -2.0), min(max(pruned) + room, 102.0))
 
-    def points(name: str, colour: str, places: list[int], **look: Any) -> Series:
-        x, y = tuple(pruned[i] for i in places), tuple(scores[i] for i in places)
-        return Series(name, x, y, colour, tuple(hover[i] for i in places), **look)
+    def points(name: str, colour: str, shown: list[Candidate], **look: Any) -> Series:
+        x, y = tuple(float(c.parameters) for c in shown), tuple(scale * (c.select or 0.0) for c in shown)
+        return Series(name, x, y, colour, tuple(_describe_candidate(run, c) for c in shown), **look)
 
-    series = [points("candidate", "other", others, marker="circle", size=4.7, opacity=0.75)]
-    if front:
-        # A step, not a slope: between two candidates there is only the more pruned one to use.
-        series.append(points("Pareto front", "front", front, line="step", width=1.3, marker="circle", size=7.0))
-    for role, name, line in (("tuned", "tuned prompt", "even"), ("control", "control", "odd")):
+    winner = [c for c in trained if c.status == "winner"]
+    front = sorted((c for c in trained if c.pareto), key=lambda c: c.parameters)
+    others = [c for c in trained if not c.pareto and c not in winner]
+    # The front is a step, not a slope: with room for one candidate and less than for the next, one uses the first.
+    series = [
+        points("other candidates", "other", others, marker="circle", size=4.7, opacity=0.75),
+        points(_FRONT, "front", front, line="step", width=1.3, marker="circle", size=4.7),
+        *_whole_prompts(run),
+        points(LABELS["winner"], "kept", winner, marker="diamond", size=7.0),
+    ]
+    axis = find_cost_axis([x for each in series for x in each.x], logarithmic=True)
+    y_label, ends, shown = f"{metric} on select{unit}", (axis.low, axis.high), tuple(each for each in series if each.x)
+    return Facet("", COSTS["stored"], y_label, ends, shown, logarithmic=True, ticks=find_ticks(axis))
+
+
+def _whole_prompts(run: Run) -> list[Series]:
+    """Tuned prompt and control on `select`; they have one size and often one score, so they are drawn beside it."""
+    prompt, series = run.record.prompt, []
+    metric, _, scale = _score_axis(run)
+    for role, aside in (("tuned", 0.97), ("control", 1.03)):
+        level, (colour, marker, _) = _kept_score(run, role), _LOOKS[role]
+        if level is not None and prompt is not None:
+            hover = (f"{LABELS[role]}\n{metric} on select {formatting.number(scale * level)}",)
+            place = (aside * prompt.P * prompt.H,)
+            series.append(Series(LABELS[role], place, (scale * level,), colour, hover, marker=marker, size=7.0))
+    return series
+
+
+def _describe_candidate(run: Run, candidate: Candidate) -> str:
+    """What is said of a candidate where it is pointed at."""
+    cells, prompt = candidate_cells(run, candidate), run.record.prompt
+    share = "" if prompt is None else f", {100 * (1 - candidate.parameters / (prompt.P * prompt.H)):.1f}% pruned"
+    lines = [
+        "{id} (winner)" if candidate.status == "winner" else "{id}",
+        "select {select}, report {report}",
+        "{tokens} tokens, {pieces} pieces",
+        "{parameters} parameters{share}",
+    ]
+    return "\n".join(lines).format(**cells, share=share)
+
+
+def _frontier_numbers(run: Run, frontier: Frontier) -> Numbers:
+    """The frontier's table with the scores on `select`, and with the candidates that were scored there alone."""
+    selects: dict[str, str] = {}
+    for candidate in run.candidates:
+        if candidate.select is not None:
+            name = LABELS["winner"] if candidate.status == "winner" else _write_ascii(candidate.id)
+            selects[name] = candidate_cells(run, candidate)["select"]
+    for role in ("tuned", "control"):
         level = _kept_score(run, role)
         if level is not None:
-            label = f"{name} ({scale * level:.1f})"
-            series.append(Series(label, ends, (scale * level,) * 2, role, (label,) * 2, line=line, width=1.6))
-    if winner is not None:
-        series.append(points(f"winner ({scores[winner]:.1f})", "kept", [winner], marker="star", size=17.0))
-    headings = ("candidate", "parameters pruned (%)", "parameters", run.select_name, "Pareto front")
-    panel = Facet("", "parameters pruned (%)", f"{metric} on select{unit}", ends, tuple(series))
-    return Chart((panel,), 4.2, Numbers(headings, rows))
-
-
-def _describe_candidates(
-    run: Run, trained: list[Candidate], pruned: list[float]
-) -> tuple[list[str], tuple[tuple[Cell, ...], ...]]:
-    """What is said of each candidate where it is pointed at, and its row in the chart's table."""
-    hover, rows = [], []
-    for candidate, share in zip(trained, pruned, strict=True):
-        cells = candidate_cells(run, candidate)
-        lines = [
-            "{id} (winner)" if candidate.status == "winner" else "{id}",
-            "select {select}, report {report}",
-            "{tokens} tokens, {pieces} pieces",
-            "{parameters} parameters, {share:.1f}% pruned",
-        ]
-        hover.append("\n".join(lines).format(**cells, share=share))
-        on_front = "yes" if candidate.pareto else "no"
-        rows.append((cells["id"], f"{share:.1f}", float(candidate.parameters), cells["select"], on_front))
-    return hover, tuple(rows)
+            text = formatting.number(-level) if run.is_generation else formatting.percent(level)
+            selects[LABELS[role]] = text
+    opened = frontier.numbers()
+    rows = [(row[0], selects.pop(str(row[0]), NOT_APPLICABLE), *row[1:]) for row in opened.rows]
+    for candidate in run.smallest_first:
+        name = _write_ascii(candidate.id)
+        if name in selects:
+            sizes = float(candidate.parameters), float(_count_tokens(run, candidate)), NOT_APPLICABLE
+            unknown = (NOT_MEASURED,) * 2
+            rows.append((name, selects[name], *unknown, *sizes, NOT_APPLICABLE, NOT_APPLICABLE))
+    return Numbers(("prompt", run.select_name, *opened.headings[1:]), tuple(rows))
 
 
 def _kept_score(run: Run, role: str) -> float | None:
@@ -296,6 +240,9 @@ def _score_axis(run: Run) -> tuple[str, str, float]:
     """What choices on `select` went by, its unit, and what a stored value is multiplied by."""
     if run.is_generation:
         return "minus loss", "", 1.0
-    # Only what the figures' font can write.
-    label = metric_label(run.metric)
-    return "".join(c if c.isascii() and c.isprintable() else "?" for c in label), " (%)", 100.0
+    return _write_ascii(metric_label(run.metric)), " (%)", 100.0
+
+
+def _write_ascii(text: str) -> str:
+    """What the figures' font can write of a text."""
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text)

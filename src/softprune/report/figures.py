@@ -1,6 +1,7 @@
 """The figures of a run: what was important, what was kept, what it cost; all of measured numbers only.
 
-Importance of tokens and pieces is drawn here, as bars, histograms and the paper's maps; charts are in `charts`.
+Importance of tokens and pieces is drawn here, as bars, histograms and the paper's maps; what is made of points and
+lines is in `charts`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from softprune.config.criteria import CRITERIA
-from softprune.report.charts import Chart, compression_chart, draw_chart, training_chart
+from softprune.report.charts import frontier_chart, report_frontier, training_chart
 from softprune.report.mpl_style import SMALL, Draw, Plan, Theme, dress, legend_below, new_figure, sparse
+from softprune.report.plotting import Chart, draw_chart
 from softprune.report.run_reader import Bools, Run, TicketMask
 from softprune.statistics.bootstrap import Floats
 
@@ -96,21 +98,29 @@ def plan_figures(run: Run) -> list[Plan]:
     for name, (title, text, missing) in _WORDS.items():
         shown = text.format(meaning=meaning, fate=fate, source=source)
         plans.append(Plan(name, title, shown, draws.get(name), missing))
-    return [*plans, _plan_compression(run), curves]
+    return [*plans, _plan_frontier(run), curves]
 
 
-def _plan_compression(run: Run) -> Plan:
-    caption = (
-        "Every trained candidate: how much of the prompt it prunes against its score on select, the set that choices "
-        "look at. The stepped line is the Pareto front; horizontal lines are the unpruned prompts' levels where known."
-    )
-    count, trained = len(run.candidates), 0
-    if run.record.prompt is not None:  # else nobody knows how much a candidate prunes
-        trained = sum(candidate.select is not None for candidate in run.candidates)
-    if trained < count:
-        caption += f" {count - trained} of {count} candidates were not trained to the end: not measured, so not shown."
-    chart = compression_chart(run)
-    return _plan_chart("compression", "Score against compression", caption, "candidates with a select score", chart)
+def _plan_frontier(run: Run) -> Plan:
+    caption, frontier = "", report_frontier(run)
+    count, trained = len(run.candidates), sum(candidate.select is not None for candidate in run.candidates)
+    if trained:
+        caption = (
+            "The panel of select, the set that choices look at, shows every trained candidate, and the Pareto front "
+            "among them as a stepped line. "
+        )
+        if trained < count:
+            caption += (
+                f"{count - trained} of {count} candidates were not trained to the end: not measured, so not shown. "
+            )
+    if frontier.panels():
+        caption += (
+            "The panels of report show what was scored on that other set once every choice was made. Their whiskers "
+            "are 95% intervals over its examples, and don't cover seeds. Seconds of the winning ticket are those of "
+            f"the whole search. {frontier.caption()}"
+        )
+    missing = "scores on select and on report"
+    return _plan_chart("frontier", "Score against cost", caption, missing, frontier_chart(run))
 
 
 def _plan_chart(name: str, title: str, caption: str, missing: str, chart: Chart | None) -> Plan:

@@ -57,6 +57,14 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
 
 
+def short(value: float) -> str:
+    """A number as a tick has room for it: 20, 5,000, 20k, 10M."""
+    for size, unit, sign in ((1e9, 1e9, "B"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if value >= size:
+            return f"{value / unit:g}{sign}"
+    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
+
+
 @_measured
 def seconds(value: float) -> str:
     """Seconds with as many digits as matter."""

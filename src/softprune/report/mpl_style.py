@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from softprune.runs import atomic_io
 
 if TYPE_CHECKING:
-    from softprune.report.charts import Chart
+    from softprune.report.plotting import Chart
 
 DPI = 144
 WIDTH = 6.2
@@ -55,6 +55,11 @@ class Theme:
     middle: str
     strong: str
     harmful: str  # its far end below zero
+    pink: str  # this and the rest: further series, which both papers carry
+    gold: str
+    violet: str
+    brown: str
+    teal: str
 
     @property
     def scale(self) -> Colormap:
@@ -82,6 +87,11 @@ _COLOURS = {  # of a light page, and of a dark one
     "middle": ("#f0715a", "#b5412f"),
     "strong": ("#7a0410", "#ffd9c7"),
     "harmful": ("#00304f", "#cfeaff"),
+    "pink": ("#cc79a7", "#cc79a7"),
+    "gold": ("#b8860b", "#b8860b"),
+    "violet": ("#8f6fd6", "#8f6fd6"),
+    "brown": ("#a65e3a", "#a65e3a"),
+    "teal": ("#12a5b5", "#12a5b5"),
 }
 LIGHT, DARK = (Theme(**dict(zip(_COLOURS, each, strict=True))) for each in zip(*_COLOURS.values(), strict=True))
 
@@ -109,11 +119,18 @@ def dress(axes: Axes, theme: Theme, x: str, y: str, title: str = "", grid: str |
         axes.grid(True, axis=grid, color=theme.faint, linewidth=0.8)  # type: ignore[arg-type]
 
 
-def legend_below(figure: Figure, axes: Axes, theme: Theme, columns: int = 3) -> None:
-    """The legend of an axes under the figure, where it covers no data."""
-    handles, labels = axes.get_legend_handles_labels()
+def legend_below(
+    figure: Figure, axes: Axes | list[Axes], theme: Theme, columns: int = 3, size: float | None = None
+) -> None:
+    """The legend of one axes or of several under the figure, where it covers no data; `size` is of its text."""
+    handles, labels = [], []
+    for each in axes if isinstance(axes, list) else [axes]:
+        for handle, label in zip(*each.get_legend_handles_labels(), strict=True):
+            handles.append(handle)
+            labels.append(label)
     if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, labelcolor=theme.ink)
+        look: dict[str, Any] = {"ncols": columns, "frameon": False, "labelcolor": theme.ink, "fontsize": size}
+        figure.legend(handles, labels, loc="outside lower center", **look)
 
 
 def sparse(count: int, most: int = 20) -> list[int]:

@@ -20,9 +20,9 @@ from softprune.types import Candidate
 
 try:
     from softprune.report import interactive, templating
-    from softprune.report.charts import plot_chart
     from softprune.report.figures import is_signed, plan_figures
     from softprune.report.mpl_style import Picture, draw_pictures
+    from softprune.report.plotting import plot_chart
     from softprune.report.run_comparison import compare_runs
 except ImportError as error:
     missing = "matplotlib, jinja2 and plotly for reports"
@@ -150,6 +150,8 @@ def _context(run: Run) -> dict[str, Any]:
         "sizes": _fields(record.task.sizes),
         "truncated": _fields(record.task.truncated),
         "by_gates": record.search.strategy == "learned",
+        "gradual": record.search.strategy == "gradual",
+        "pruning": {"rewind": None, "teacher": None, **run.recipe_part("pruning")},  # older recipes have neither
         "settings": _describe_settings(run),
         "sample": shorten_text(formatting.printable(record.task.sample)) if record.task.sample else None,
         "notes": list(dict.fromkeys(map(formatting.printable, notes))),
@@ -215,9 +217,9 @@ def collect_controls(run: Run) -> dict[str, Any] | None:
     token_P, piece_PS = check(scores.token_P, tokens), check(scores.piece_PS, tokens, pieces)
     winner_PS = check(scores.winner_piece_PS, tokens, pieces)
     entries = [_describe_candidate(run, candidate, (tokens, pieces)) for candidate in run.smallest_first]
-    by_gates = run.record.search.strategy == "learned"  # no ratios were tried: one slider goes through tickets by size
+    tries_ratios = run.record.search.strategy not in ("learned", "gradual")  # else one slider goes through all sizes
     sliders = []
-    for name in () if by_gates else ("tokenRatio", "pieceRatio"):
+    for name in ("tokenRatio", "pieceRatio") if tries_ratios else ():
         sliders.append(sorted({str(entry[name]) for entry in entries}, key=float))
     return {
         "tokens": tokens,

@@ -32,7 +32,7 @@ _FACTS = {
     "prompt tokens": ("prompt", "P"),
 }
 """What one has to know of both runs, and where their records have it."""
-_SEARCHED = ("search strategy", "token ratios", "piece ratios", "prices of the gates")
+_SEARCHED = ("search strategy", "token ratios", "piece ratios", "prices of the gates", "shares kept")
 
 
 def compare_runs(ours: Run, theirs: Run) -> dict[str, Any]:
@@ -83,11 +83,13 @@ def _describe_search(run: Run) -> list[str]:
     if not run.prunes:
         return [formatting.NOT_APPLICABLE] * len(_SEARCHED)
     texts = [_read_fact(run, "search", "strategy")]
-    by_gates = run.record.search.strategy == "learned"
+    used = {"learned": ("prices",), "gradual": ("keep",)}.get(
+        run.record.search.strategy or "", ("token_ratios", "piece_ratios")
+    )
     recipe = run.recipe_part("search")
-    for key in ("token_ratios", "piece_ratios", "prices"):
+    for key in ("token_ratios", "piece_ratios", "prices", "keep"):
         values = recipe.get(key)
-        if (key == "prices") != by_gates:
+        if key not in used:
             texts.append(formatting.NOT_APPLICABLE)
         elif isinstance(values, list) and values:
             texts.append(formatting.printable(", ".join(map(str, values))))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from operator import itemgetter
+from itertools import compress
 from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from softprune.report.mpl_style import SMALL, Draw, Theme, dress, legend_below, new_figure
+from softprune.statistics.frontier import non_dominated
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +61,6 @@ def places(found: Mapping[str, Any]) -> list[Place]:
     return kept
 
 
-def front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Places of those that no other beats: none costs as little (the first number) and is as good (the second)."""
-    best = []
-    for at, (cost, worth) in enumerate(points):
-        if not any(c <= cost and w >= worth and (c, w) != (cost, worth) for c, w in points):
-            best.append(at)
-    return best
-
-
 def draw_speed(found: Mapping[str, Any]) -> Draw:
     """Accuracy against the share of operations on the left, against texts a second on the right; in either theme."""
     return partial(_draw, places(found))
@@ -97,8 +89,8 @@ def _draw_panel(axes: Axes, shown: Sequence[tuple[float, Place]], theme: Theme, 
             look: dict[str, Any] = {"fmt": marker, "markersize": 6, "elinewidth": 0.9, "capsize": 2}
             axes.errorbar(places_x, accuracy, yerr=reach, label=name, color=getattr(theme, colour), **look)
     sign = 1 if step == "post" else -1
-    best = front([(sign * x, place.accuracy) for x, place in shown])
-    line = sorted(((shown[at][0], shown[at][1].accuracy) for at in best), key=itemgetter(0))
+    points = [(x, place.accuracy) for x, place in shown]
+    line = sorted(compress(points, non_dominated([(sign * x, accuracy) for x, accuracy in points])))
     if len(line) > 1:
         # A step, not a slope: between two models there is none to use.
         axes.step(*zip(*line, strict=True), where=step, color=theme.front, linewidth=1.1)

@@ -42,6 +42,7 @@ from softprune.runs.record_parts import (
     TicketRecord,
     VerdictRecord,
     maybe,
+    sweep_work,
 )
 
 SCHEMA: Final = 1  # raised when files of the version before can no longer be read
@@ -50,6 +51,10 @@ _PACKAGES = ("softprune", "torch", "transformers", "numpy")
 
 Kind = Literal["tune", "xprompt", "adapt", "tokens"]
 Status = Literal["running", "complete", "failed"]
+# By kind of run, its result that counts as its own: the others are what that is compared with.
+OWN_RESULTS: Final = {"tune": "tuned", "xprompt": "winner", "adapt": "adapted"}
+# Phases that make what is used in the end; the rest compares, writes and reports.
+TRAINING_PHASES: Final = ("sweep", "tune", "adapt", "importance", "gates", "rank", "retrain")
 # Fields that are written once, before anything depends on them; see `RunFolder.pin`.
 Pin = Literal[
     "K",
@@ -141,6 +146,34 @@ class RunRecord(JobRecord):
     def initial_words(self) -> list[str]:
         """What each prompt token started as; empty where no words were noted."""
         return [] if self.prompt is None else self.prompt.words or []
+
+    def training_seconds(self, result: str) -> float | None:
+        """Wall seconds of everything that makes a result; None where they weren't measured.
+
+        The run's own result takes the whole search. Another one, such as the control, takes the tuned prompt's training
+        and its own.
+        """
+        row = self.results.get(result)
+        if result == OWN_RESULTS.get(self.kind):
+            return sum(self.cost.phases[phase] for phase in TRAINING_PHASES if phase in self.cost.phases) or None
+        if row is None or row.seconds is None:
+            return None
+        # The rate that the sweep chose is in the tuned prompt's seconds already; the others have pieces of their own.
+        others = [sweep_work(float(name)) for name, tried in self.sweep.items() if not tried.chosen]
+        return row.seconds + sum(self.cost.training[work].seconds for work in others if work in self.cost.training)
+
+    def tokens_read(self, result: str) -> int | None:
+        """Prompt tokens that the model reads before every input; None where they weren't measured.
+
+        Under `removal: zero` pruned tokens are vectors of zeros, which are read like any others. An adapter without
+        virtual tokens has none to be read.
+        """
+        row = self.results.get(result)
+        if row is None:
+            return None
+        if self.removal == "zero" and row.pieces is not None and self.prompt is not None:
+            return self.prompt.P
+        return row.tokens or 0 if self.kind == "adapt" else row.tokens
 
     def add_notes(self, *notes: str) -> None:
         """Adds those that are new: a resumed run adds its earlier ones again."""

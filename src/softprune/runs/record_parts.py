@@ -112,6 +112,7 @@ class SetSizes(Part):
     train: int
     select: int
     report: int
+    unlabelled: int | None = maybe("rows without labels that a teacher answers")
 
 
 class TaskRecord(Part):
@@ -271,6 +272,9 @@ class PromptRecord(Part):
     S: int = Field(description="pieces of a token")
     init: str = Field(description="what it starts as")
     words: list[str] | None = maybe("what each token starts as; null in earlier versions")
+    form: str | None = maybe("what was trained in place of its vectors; also the next two")
+    trained: int | None = maybe("how many numbers that is")
+    lr: float | None = maybe("absolute step size: how far a step moves the vectors")
 
 
 class SweepRow(Part):
@@ -280,6 +284,11 @@ class SweepRow(Part):
     score: float | None = Field(description="best on `select`; null where losses weren't numbers")
     loss: float | None = Field(description="there")
     chosen: bool
+
+
+def sweep_work(multiple: float) -> str:
+    """The name of the piece of work that trains with a multiple of the learning rate."""
+    return f"sweep-{multiple:g}"
 
 
 class SearchRecord(Part):

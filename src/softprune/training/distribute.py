@@ -100,7 +100,9 @@ def _job(workspace: Workspace) -> str:
     """What a worker must know of the run, as JSON: equal texts need the same things loaded."""
     recipe, record = workspace.recipe, workspace.run.record
     # A worker starts from prompts that are handed to it: it needs no prompt file. Nor does it sweep: its rate is given.
-    prompt = recipe.prompt.model_copy(update={"init": "vocabulary", "file": None, "text": None})
+    start = {"init": "vocabulary", "file": None, "text": None}
+    form = {"form": "plain", "bottleneck": None, "words": None, "radius": None}  # of the prompt that they come from
+    prompt = recipe.prompt.model_copy(update=start | form)
     tuning = recipe.tuning.model_copy(update={"lr": workspace.lr, "sweep": None})
     known = {
         "threads": record.threads,

@@ -8,12 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from softprune.config import Recipe
+from softprune.config.forms import PLAIN
+from softprune.config.schema import TaskConfig
 from softprune.data import Selection, Splits, Task, load_task, select_sets
 from softprune.data.metrics import ExactMatch
 from softprune.data.rouge import KINDS, load_scorer
+from softprune.data.sources import read_unlabelled
 from softprune.errors import SoftpruneError, gathered, join_errors
 from softprune.models import describe
 from softprune.models.base import Backbone
@@ -23,9 +27,11 @@ from softprune.prompts.initialization import check_fits
 from softprune.prompts.prompt_io import load_mask, load_vectors
 from softprune.runs.run_folder import RunFolder
 from softprune.training.scoring import ScoredSet, Scoring
+from softprune.types import Example
 
 # Positions that a prompt must leave to input and answer.
 LEAST_ROOM = 16
+REST = "rest"  # task.unlabelled: what the shots leave of the training set
 _SHOWN = 60  # characters of a text's end that a message shows
 # Tokens of an answer that is generated, and of a text that is written, where the recipe names no other number.
 ANSWER_LENGTH, TEXT_LENGTH = 8, 128
@@ -82,8 +88,25 @@ def read_data(recipe: Recipe, task: Task, *, patient: bool = True) -> tuple[Spli
         seed=recipe.seed,
         limit_report=recipe.task.limit_report,
         report_seed=recipe.task.report_seed,
+        rest=recipe.task.unlabelled == REST,
     )
-    return splits, sets
+    return splits, replace(sets, unlabelled=_unlabelled(recipe.task, task, sets))
+
+
+def _unlabelled(settings: TaskConfig, task: Task, sets: Selection) -> tuple[Example, ...]:
+    """Rows that a teacher answers: none of a text that chooses or is reported on, though their labels stay hidden."""
+    if settings.unlabelled is None:
+        return ()
+    found = sets.unlabelled
+    if settings.unlabelled != REST:
+        found = read_unlabelled(task.definition, Path(settings.unlabelled))
+    taken = {example.text for example in (*sets.select, *sets.report)}
+    found = tuple(example for example in found if example.text not in taken)[: settings.limit_unlabelled]
+    if not found:
+        do = "set task.shots, or name a file" if settings.unlabelled == REST else "name another file"
+        expected = "rows without labels whose texts are in no other set"
+        raise SoftpruneError(expected, f"none in task.unlabelled={settings.unlabelled}", do)
+    return found
 
 
 def check_unchanged(recipe: Recipe, run: RunFolder) -> None:
@@ -100,7 +123,8 @@ def check_unchanged(recipe: Recipe, run: RunFolder) -> None:
 
 def data_inputs(task: Task, sets: Selection) -> Inputs:
     """What is known before any weights load: the task's definition, and the examples of the three sets."""
-    examples = ((e.id, e.text, e.answers, e.gold) for e in (*sets.train, *sets.select, *sets.report))
+    all_sets = (*sets.train, *sets.select, *sets.report, *sets.unlabelled)
+    examples = ((e.id, e.text, e.answers, e.gold) for e in all_sets)
     irrelevant = {"title", "instruction", "kind", "sources"}
     if not task.definition.is_generation:
         irrelevant.add("target")
@@ -156,6 +180,13 @@ def answer_length(recipe: Recipe, writes: bool) -> int:
 def task_mistakes(recipe: Recipe, task: Task) -> list[SoftpruneError]:
     """What keeps a task from the prompt's first values."""
     init, answers = recipe.prompt.init, task.definition.answers
+    if recipe.task.unlabelled is not None and (recipe.kind != "xprompt" or recipe.pruning.teacher == "none"):
+        found = f"task.unlabelled={recipe.task.unlabelled} with kind: {recipe.kind} and no teacher"
+        do = "set pruning.teacher=control for a run of xprompt, or leave task.unlabelled out"
+        return [SoftpruneError("a teacher that answers rows without labels", found, do)]
+    if recipe.task.unlabelled is not None and task.definition.is_generation:
+        found, do = f"task.unlabelled with {task.id}, whose texts are written", "leave task.unlabelled out"
+        return [SoftpruneError("a task with answers to choose from, for rows without labels", found, do)]
     if init == "text" and not recipe.prompt.text and not task.definition.instruction:
         found = f"neither prompt.text nor an instruction of {task.id}"
         return [SoftpruneError("a text to start from, for prompt.init=text", found, "set prompt.text")]
@@ -190,6 +221,8 @@ def check(recipe: Recipe, described: BackboneDescription) -> None:
     if prompt.file is not None:
         with gathered(errors):
             check_fits(load_vectors(Path(prompt.file)), hidden, Path(prompt.file).name)
+    if prompt.form != PLAIN:
+        errors += form_mistakes(recipe)
     if prompt.mask is not None and recipe.kind != "tune":
         expected = "kind: tune for a prompt that is masked from the start"
         errors.append(SoftpruneError(expected, f"prompt.mask with kind: {recipe.kind}", "leave prompt.mask out"))
@@ -202,6 +235,20 @@ def check(recipe: Recipe, described: BackboneDescription) -> None:
                 raise SoftpruneError(expected, found, f"{do}, or choose another mask")
     if errors:
         raise join_errors("recipe for this backbone", errors)
+
+
+def form_mistakes(recipe: Recipe) -> list[SoftpruneError]:
+    """What doesn't go with a prompt that is trained as something else."""
+    form, do, found = f"prompt.form={recipe.prompt.form}", "leave prompt.form out", []
+    if recipe.kind == "adapt":
+        found.append(SoftpruneError(f"kind: tune or xprompt for {form}", "kind: adapt", do))
+    if recipe.prompt.mask is not None:
+        found.append(SoftpruneError("prompt.form=plain for a prompt that is masked from the start", form, do))
+    tuning = recipe.tuning
+    if recipe.kind == "tune" and "optimiser" in tuning.model_fields_set and tuning.optimiser != "adamw":
+        do = "leave tuning.optimiser out"
+        found.append(SoftpruneError(f"tuning.optimiser=adamw for {form}", tuning.optimiser, do))
+    return found
 
 
 def text_mistakes(recipe: Recipe, task: Task, described: BackboneDescription) -> list[SoftpruneError]:

@@ -7,24 +7,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from softprune.config import Recipe
-from softprune.prompts.initialization import initial_prompt
+from softprune.config import DEFAULT_RELATIVE_LR, Recipe
+from softprune.config.forms import FORMS, PLAIN
+from softprune.prompts.forms import Setup, start_form
+from softprune.prompts.forms.base import FORM_FILE, Form
+from softprune.prompts.initialization import Initial, initial_prompt
 from softprune.prompts.prompt_io import load_mask
 from softprune.prompts.soft_prompts import full_mask, masked_state
-from softprune.runs.record_parts import PromptRecord, SettingsRecord, SweepRow, TrainingCost
+from softprune.runs.record_parts import PromptRecord, SettingsRecord, SweepRow, TrainingCost, sweep_work
 from softprune.runs.run_folder import RunFolder, Saved
 from softprune.training.distribute import finish_on_workers
 from softprune.training.loop import Evaluation, Keeper, NotFinite, Point, Schedule, State, Trained, train
-from softprune.training.optimizers import prompt_optimiser
+from softprune.training.optimizers import form_adamw, prompt_optimiser
 from softprune.training.scoring import score_prompts
 from softprune.training.session import Workspace
-from softprune.training.trainable import Feed, PromptTrainable
+from softprune.training.teaching import Teacher
+from softprune.training.trainable import Feed, FormTrainable, PromptTrainable
 from softprune.types import PromptState
 
 # Where a recipe names no epochs: enough steps for a small set to be learned, and few enough evaluations of it.
@@ -42,6 +47,9 @@ class Group:
     title: str  # for displays
     epochs: int | None = None  # in place of the recipe's
     seeds: tuple[int, ...] | None = None  # of each prompt's data order, in place of the recipe's
+    teacher: PromptState | None = None  # whose answers they learn, on rows without labels too
+    to_end: bool = False  # whether the end of training counts, in place of its best checkpoint
+    form: Form | None = None  # what makes the starting values, and is trained in their place
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +133,17 @@ def sweep(workspace: Workspace) -> Workspace:
     multiples = workspace.recipe.tuning.sweep
     if multiples is None:
         return workspace
+    factor = form_rate(workspace.recipe)
     with workspace.run.phase("sweep"):
-        start = _start(workspace)
+        start, form = _start(workspace)
 
         def train_at(lr: float, work: str) -> Evaluation:
-            group = Group(work, (sweep_candidate(work),), (start,), "sweep", f"prompt tuning, learning rate {lr:.3g}")
-            return fit(replace(workspace, lr=lr), group)[0].evaluation
+            title = f"prompt tuning, learning rate {lr:.3g}"
+            group = Group(work, (sweep_candidate(work),), (start,), "sweep", title, form=form)
+            return fit(replace(workspace, lr=lr / factor), group)[0].evaluation
 
-        return replace(workspace, lr=best_rate(workspace.run, workspace.lr, multiples, train_at))
+        best = best_rate(workspace.run, workspace.lr * factor, multiples, train_at)
+        return replace(workspace, lr=best / factor)
 
 
 def best_rate(
@@ -166,11 +177,6 @@ def best_rate(
     return lr * best
 
 
-def sweep_work(multiple: float) -> str:
-    """The name of the piece of work that trains with a multiple."""
-    return f"sweep-{multiple:g}"
-
-
 def sweep_candidate(work: str) -> str:
     """What such a training is called in metrics.jsonl."""
     return work.replace("sweep-", "rate-x", 1)
@@ -189,25 +195,60 @@ def tune(workspace: Workspace) -> Fitted:
     """Prompt tuning: one unpruned prompt from its initial values. What the sweep chose is trained already."""
     work = chosen_work(workspace.run) or "tune"
     with workspace.run.phase("tune"):
-        return fit(workspace, Group(work, ("tuned",), (_start(workspace),), "tune", "prompt tuning"))[0]
+        start, form = _start(workspace)
+        tuned = fit(workspace, Group(work, ("tuned",), (start,), "tune", "prompt tuning", form=form))[0]
+        if form is not None:
+            _record_form(workspace, form, work)
+    return tuned
 
 
-def _start(workspace: Workspace) -> PromptState:
-    """The prompt's first values, which the run notes."""
-    recipe, settings = workspace.recipe, workspace.recipe.prompt
-    first = initial_prompt(recipe, workspace.backbone, workspace.task)
+def form_rate(recipe: Recipe) -> float:
+    """The learning rate of the recipe's form over that of plain prompts: 1 where the recipe names one for all."""
+    if recipe.prompt.form == PLAIN or "lr" in recipe.tuning.model_fields_set:
+        return 1.0
+    return FORMS[recipe.prompt.form].lr / DEFAULT_RELATIVE_LR
+
+
+def _start(workspace: Workspace) -> tuple[PromptState, Form | None]:
+    """The prompt's first values, which the run notes, and the form that makes them where one is trained."""
+    recipe, settings, form = workspace.recipe, workspace.recipe.prompt, None
+    if settings.form == PLAIN:
+        first = initial_prompt(recipe, workspace.backbone, workspace.task)
+    else:
+        scale = workspace.backbone.embeddings_rms()
+        setup = Setup(recipe, workspace.backbone, workspace.task, workspace.train.examples, (recipe.seed,), scale)
+        started = start_form(setup)
+        form = started.form
+        first = Initial(form.produce()[0].detach().cpu(), started.words, started.notes)
     # Pieces matter to pruning only; a prompt that is only tuned needs no number that divides H.
     mask = full_mask(settings.tokens, settings.pieces if recipe.kind == "xprompt" else 1)
     if settings.mask is not None:
         mask = load_mask(Path(settings.mask))
     start = masked_state(first.vectors_PH, mask)
     tokens, hidden = start.vectors_PH.shape
+    init = FORMS[settings.form].start or settings.init
     with workspace.run.editing() as record:
         words = list(first.words)
-        record.prompt = PromptRecord(P=tokens, H=hidden, S=settings.pieces, init=settings.init, words=words)
+        record.prompt = PromptRecord(P=tokens, H=hidden, S=settings.pieces, init=init, words=words)
         record.add_notes(*first.notes)
     workspace.run.write_tensors("prompts/initial.safetensors", {"vectors_PH": start.vectors_PH}, {})
-    return start
+    return start, form
+
+
+def _record_form(workspace: Workspace, form: Form, work: str) -> None:
+    """Note what was trained in place of the prompt's vectors, and keep its numbers in `FORM_FILE`."""
+    rate = workspace.lr * form_rate(workspace.recipe)
+    with workspace.run.editing() as record:
+        assert record.prompt is not None  # both were written before anything was trained
+        assert record.settings is not None
+        record.prompt.form, record.prompt.trained, record.prompt.lr = workspace.recipe.prompt.form, form.numbers, rate
+        if workspace.recipe.kind == "tune":  # else this is the rate of all that is trained afterwards
+            record.settings.lr = rate
+    trained = workspace.run.once(work, lambda: Saved({}, {})).tensors
+    kept = {name: trained[name][0] for name in form.trained}
+    kept |= {name: form.fixed[name][0].cpu() for name in form.stored}
+    kept = {name.replace("_K", "_"): values for name, values in kept.items()}  # without their K
+    workspace.run.write_tensors(FORM_FILE, kept, {"form": workspace.recipe.prompt.form})
 
 
 def fit_groups(workspace: Workspace, groups: Sequence[Group], phase: str) -> dict[str, Fitted]:
@@ -222,22 +263,20 @@ def fit_groups(workspace: Workspace, groups: Sequence[Group], phase: str) -> dic
 
 def fit(workspace: Workspace, group: Group) -> list[Fitted]:
     """Train a group's prompts side by side from their starting values; the best checkpoint of each."""
-    run, backbone, data, scoring = workspace.run, workspace.backbone, workspace.train, workspace.scoring
-    trainable = PromptTrainable(
-        backbone,
-        torch.stack([start.vectors_PH for start in group.starts]),
-        [start.mask for start in group.starts],
-        removal=workspace.recipe.pruning.removal,
-        loss=scoring.loss,
-        score=scoring.score,
-    )
+    run, backbone, data = workspace.run, workspace.backbone, workspace.train
+    if group.teacher is not None:
+        data = workspace.lessons
+    plan = schedule(workspace.recipe, len(data), group.epochs)
+    if group.to_end:
+        plan = replace(plan, patience=None, best_by="last")
+    trainable, optimiser = _prepare(workspace, group)
     tokens = int(trainable.prompts().shape[1])
     trained = train(
         trainable,
-        prompt_optimiser(workspace.recipe.tuning, trainable.vectors_KPH, trainable.reading.elements_KPH, workspace.lr),
+        optimiser,
         Feed([tokens + length for length in data.lengths], lambda indices: data.batch(backbone, indices)),
         lambda: evaluate(workspace, trainable.prompts().detach()),
-        schedule(workspace.recipe, len(data), group.epochs),
+        plan,
         names=group.names,
         title=group.title,
         keeper=FolderKeeper(run, group.work, group.phase, group.names),
@@ -248,6 +287,30 @@ def fit(workspace: Workspace, group: Group) -> list[Fitted]:
     ends = zip(trained.tensors["vectors_KPH"], group.starts, trained.best, strict=True)
     seconds = trained.seconds / len(group.names)
     return [Fitted(PromptState(vectors_PH, start.mask), best, seconds) for vectors_PH, start, best in ends]
+
+
+def _prepare(workspace: Workspace, group: Group) -> tuple[PromptTrainable | FormTrainable, torch.optim.Optimizer]:
+    """What a group trains: its prompts' vectors, or the numbers of the form that makes them; and the optimiser."""
+    recipe, backbone, scoring = workspace.recipe, workspace.backbone, workspace.scoring
+    if group.form is not None:
+        made = FormTrainable(backbone, deepcopy(group.form), loss=scoring.loss, score=scoring.score)
+        rms, rate = backbone.embeddings_rms(), workspace.lr * form_rate(recipe)
+        decay = recipe.tuning.weight_decay
+        return made, form_adamw(made.form.trained, made.form.sizes, lr=rate, rms=rms, weight_decay=decay)
+    teacher = None
+    if group.teacher is not None:
+        teacher = Teacher(workspace.prompt(group.teacher), recipe.pruning.teach_weight)
+    trainable = PromptTrainable(
+        backbone,
+        torch.stack([start.vectors_PH for start in group.starts]),
+        [start.mask for start in group.starts],
+        removal=recipe.pruning.removal,
+        loss=scoring.loss,
+        score=scoring.score,
+        teacher=teacher,
+    )
+    survivors_KPH = trainable.reading.elements_KPH
+    return trainable, prompt_optimiser(recipe.tuning, trainable.vectors_KPH, survivors_KPH, workspace.lr)
 
 
 def evaluate(workspace: Workspace, prompts_KQH: torch.Tensor) -> list[Evaluation]:

@@ -278,6 +278,8 @@ def together(recipe: Recipe) -> int:
     strategy, rivals = recipe.strategy(), max(3, 2 * seeds.first_seeds + seeds.random_seeds)
     if strategy == "learned":
         return max(len(search.prices), rivals)
+    if strategy == "gradual":
+        return max(len(search.keep), rivals)
     if levels == "token":
         most = tokens
     elif levels == "piece" or recipe.pruning.removal == "drop":  # equally long: pieces of one token ratio

@@ -102,6 +102,18 @@ def prompt_optimiser(
     )
 
 
+def form_adamw(
+    trained: Mapping[str, nn.Parameter], sizes: Mapping[str, float], *, lr: float, rms: float, weight_decay: float
+) -> torch.optim.AdamW:
+    """AdamW of a form's tensors (`softprune.prompts.forms`), each of K candidates in one parameter.
+
+    `lr` is how far a step moves the vectors of the prompt; `sizes` are of the numbers that move them by `rms`, that of
+    the embeddings.
+    """
+    groups = [{"params": [values], "lr": lr * sizes[name] / rms} for name, values in trained.items()]
+    return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay)
+
+
 def weights_adamw(
     named: Mapping[str, nn.Parameter],
     *,

@@ -34,6 +34,7 @@ class Scoring:
     match: str = "score"  # predicts by the scores; `generate` by comparing generated text with the answers
     max_answer_length: int = 8  # tokens to generate at most, and of a target text
     processes: Processes = ALONE  # which share the work; each of them gets the whole result
+    seed: int = 0  # of the run, for the criterion that draws
 
     def reporting(self, writes: bool) -> Scoring:
         """The same on `report`: a text is written there alone, since that takes a call a token."""

@@ -54,6 +54,7 @@ class Workspace:
     train: ScoredSet
     select: ScoredSet
     report: SealedSet
+    lessons: ScoredSet  # what a teacher answers: train, and rows without labels
     scoring: Scoring
     lr: float  # the step size, absolute
     group: int  # K, candidates side by side
@@ -104,9 +105,13 @@ def prepare(
     else:
         check_distinct(backbone.tokenization(), sets.report)
     scoring = scoring_of(recipe, task, backbone, run.processes)
-    check_inputs(run, data_inputs(task, sets) | model_inputs(recipe, task, backbone, scoring, (train, select)))
+    lessons = train
+    if sets.unlabelled:
+        more = encode_examples(recipe, backbone, sets.unlabelled)
+        lessons = ScoredSet((*train.examples, *more.examples), (*train.encoded, *more.encoded))
+    check_inputs(run, data_inputs(task, sets) | model_inputs(recipe, task, backbone, scoring, (lessons, select)))
 
-    rehearsal = Rehearsal(recipe, backbone, train, scoring.loss, scoring.score)
+    rehearsal = rehearse(recipe, backbone, train, scoring)
     group = _settle_group(recipe, run, rehearsal)
     notes, room = [*described.notes, *splits.notes], room_for_inputs(recipe, backbone, sets.train)
     if room < recipe.task.max_length:
@@ -126,6 +131,7 @@ def prepare(
         train=train,
         select=select,
         report=SealedSet(sets.report),
+        lessons=lessons,
         # Importance keeps as much for gradients as a training step does.
         scoring=replace(scoring, gradient_rows=min(scoring.rows, recipe.tuning.batch_size * group)),
         lr=recipe.tuning.learning_rate(backbone.embeddings_rms()),
@@ -134,6 +140,14 @@ def prepare(
     )
     _record(workspace, sets, splits.source, notes)
     return workspace
+
+
+def rehearse(recipe: Recipe, backbone: Backbone, train: ScoredSet, scoring: Scoring) -> Rehearsal:
+    """Steps to be measured, of the costliest kind that the recipe asks for."""
+    loss = scoring.loss
+    if recipe.pruning.teacher != "none" and not train.is_generation:
+        loss = "rank"  # a taught step reads all answers, whatever the loss
+    return Rehearsal(recipe, backbone, train, loss, scoring.score)
 
 
 def _settle_group(recipe: Recipe, run: RunFolder, rehearsal: Rehearsal) -> int:
@@ -194,6 +208,7 @@ def scoring_of(recipe: Recipe, task: Task, backbone: Backbone, processes: Proces
         match="score" if writes else recipe.task.match,
         max_answer_length=answer_length(recipe, writes),
         processes=processes,
+        seed=recipe.seed,
     )
 
 
@@ -210,6 +225,9 @@ def truncation(*parts: ScoredSet) -> Truncation:
 def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[str]) -> None:
     recipe, backbone, definition = workspace.recipe, workspace.backbone, workspace.task.definition
     fixed_answers = len({e.answers for e in sets.train}) == 1 and not definition.is_generation
+    sizes = SetSizes(train=len(sets.train), select=len(sets.select), report=len(sets.report))
+    if sets.unlabelled:
+        sizes.unlabelled = len(sets.unlabelled)
     task = TaskRecord(
         id=workspace.task.id,
         version=workspace.task.version,
@@ -221,7 +239,7 @@ def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[
         targets=definition.targets,
         answers=list(sets.train[0].answers) if fixed_answers else None,
         indices=sets.indices,
-        sizes=SetSizes(train=len(sets.train), select=len(sets.select), report=len(sets.report)),
+        sizes=sizes,
         truncated=truncation(workspace.train, workspace.select),
         source=source,
     )

@@ -15,10 +15,13 @@ from typing import Protocol, cast
 import torch
 from torch import nn
 
-from softprune.models.base import Backbone
+from softprune.models.base import Backbone, repeat_rows, tile
+from softprune.models.causal import CausalBackbone
+from softprune.prompts.forms.base import Form
 from softprune.prompts.soft_prompts import reading
 from softprune.runs.processes import Processes
 from softprune.training.optimizers import pack, unpack
+from softprune.training.teaching import Teacher
 from softprune.types import Batch, Mask
 
 # Rows of different candidates share a backbone call while the longest is at most this many times the shortest.
@@ -62,7 +65,7 @@ class PromptTrainable:
     """K soft prompts in front of a frozen backbone (equation 1).
 
     What the masks prune of the starting values is set to zero and stays there. Under `drop` all masks have equally many
-    surviving tokens. `score` is how answers are scored under `rank`.
+    surviving tokens. `score` is how answers are scored under `rank`. With a `teacher` they learn its answers too.
     """
 
     def __init__(
@@ -74,8 +77,10 @@ class PromptTrainable:
         removal: str,
         loss: str,
         score: str,
+        teacher: Teacher | None = None,
     ) -> None:
         self.backbone, self.removal, self.loss_name, self.score = backbone, removal, loss, score
+        self.teacher = teacher
         start = vectors_KPH.to(backbone.device, backbone.prompt_dtype)
         self.masks, self.reading = list(masks), reading(masks, start.shape[2], removal, start)
         self.vectors_KPH = nn.Parameter(start * self.reading.elements_KPH)
@@ -95,10 +100,12 @@ class PromptTrainable:
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """`[K, B]`."""
-        return self.backbone.losses(self.prompts(), batch, self.loss_name, self.score)
+        return self.row_losses(batch, [len(batch)] * self.candidates).view(-1, len(batch))
 
     def row_losses(self, batch: Batch, counts: Sequence[int]) -> torch.Tensor:
         """`[R]`; some candidates may have no row."""
+        if self.teacher is not None:
+            return self.teacher.losses(self.backbone, self.prompts(), batch, self.loss_name, self.score, counts)
         return self.backbone.row_losses(self.prompts(), batch, self.loss_name, self.score, counts)
 
     def save(self) -> dict[str, torch.Tensor]:
@@ -115,6 +122,64 @@ class PromptTrainable:
         self.vectors_KPH.data = self.vectors_KPH.data[list(indices)]
         self.reading = reading(self.masks, self.vectors_KPH.shape[2], self.removal, self.vectors_KPH)
         self.vectors_KPH.grad = None
+
+
+class FormTrainable:
+    """K prompts that a form makes, in front of a frozen backbone; `score` is how answers are scored under `rank`."""
+
+    def __init__(self, backbone: Backbone, form: Form, *, loss: str, score: str) -> None:
+        self.backbone, self.form, self.loss_name, self.score = backbone, form, loss, score
+
+    @property
+    def candidates(self) -> int:
+        """K."""
+        return self.form.candidates
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The form's numbers."""
+        return list(self.form.trained.values())
+
+    def prompts(self) -> torch.Tensor:
+        """What the backbone reads, `[K, P, H]`."""
+        return self.form.produce()
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """`[K, B]`."""
+        prompts_KPH = self.prompts()
+        losses_KB = self.backbone.losses(prompts_KPH, batch, self.loss_name, self.score)
+        counts = [len(batch)] * len(prompts_KPH)
+        return self._with_labels(losses_KB.flatten(), prompts_KPH, batch, counts).view_as(losses_KB)
+
+    def row_losses(self, batch: Batch, counts: Sequence[int]) -> torch.Tensor:
+        """`[R]`; some candidates may have no row."""
+        prompts_KPH = self.prompts()
+        losses_R = self.backbone.row_losses(prompts_KPH, batch, self.loss_name, self.score, counts)
+        return self._with_labels(losses_R, prompts_KPH, batch, counts)
+
+    def _with_labels(
+        self, losses_R: torch.Tensor, prompts_KPH: torch.Tensor, batch: Batch, counts: Sequence[int]
+    ) -> torch.Tensor:
+        """Losses that are means over the answer's tokens and those of labels within the prompt, weighted."""
+        labels = self.form.labels()
+        if labels is None or not isinstance(self.backbone, CausalBackbone):
+            return losses_R
+        log_probs_KM = self.backbone.prompt_log_probs(prompts_KPH, labels.places_KM, labels.ids_KM)
+        within_R = -repeat_rows((log_probs_KM * labels.weights_KM).sum(1), counts)
+        tokens_B = batch.answer_mask[torch.arange(len(batch), device=batch.gold.device), batch.gold].sum(-1)
+        tokens_R, count_R = tile(tokens_B, len(losses_R)), repeat_rows(labels.count_K, counts)
+        return (losses_R * tokens_R + within_R) / (tokens_R + count_R)
+
+    def save(self) -> dict[str, torch.Tensor]:
+        """The form's numbers, and the vectors that they make."""
+        return self.form.save() | {"vectors_KPH": self.prompts().detach().clone()}
+
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take the form's numbers back, in place."""
+        self.form.load(tensors)
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Go on with some of the prompts only."""
+        self.form.keep(indices)
 
 
 class WeightsTrainable(ABC):

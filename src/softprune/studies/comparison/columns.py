@@ -15,10 +15,10 @@ from softprune.report import formatting
 from softprune.report.formatting import NOT_APPLICABLE, NOT_MEASURED
 from softprune.runs.comparison_record import ComparisonDifference, ComparisonRecord
 from softprune.runs.comparison_record import ComparisonRow as Row
+from softprune.runs.record import TRAINING_PHASES
 from softprune.statistics.seeds import MIN_SEEDS
 from softprune.studies.findings import Table
 from softprune.studies.run_result import FinishedRun
-from softprune.training.jobs import sweep_work
 
 # A number of a run's result (`tuned`, `winner`, `adapted`, `control` or `random`); None where it wasn't measured.
 Read: TypeAlias = Callable[[FinishedRun, str], float | None]
@@ -34,8 +34,6 @@ LABELS: Final = {
 }
 # What rows of tasks whose targets are texts have beside their metric.
 TEXT_METRICS: Final = ("loss", "rouge1", "rouge2", "rougeL")
-# Phases that make what is used in the end; the rest compares, writes and reports.
-_TRAINING_PHASES: Final = ("sweep", "tune", "adapt", "importance", "gates", "rank", "retrain")
 # Results of an XPrompt run that aren't its winner's: the run's own costs aren't theirs.
 _RIVALS: Final = ("control", "random")
 _BATCH_SIZES: Final = ("1", "8", "32")
@@ -82,22 +80,17 @@ def _stored(run: FinishedRun, result: str) -> float | None:
 
 
 def _training_seconds(run: FinishedRun, result: str) -> float | None:
-    """Of everything that makes the result; a rival's are the tuned prompt's and its own retraining."""
-    cost, row = run.record.cost, run.result(result)
-    if result not in _RIVALS:
-        return sum(cost.phases[phase] for phase in _TRAINING_PHASES if phase in cost.phases) or None
-    if row is None or row.seconds is None:
-        return None
-    # The rate that the sweep chose is in the tuned prompt's seconds already; the others have pieces of their own.
-    others = [sweep_work(float(name)) for name, tried in run.record.sweep.items() if not tried.chosen]
-    swept: float = sum(cost.training[work].seconds for work in others if work in cost.training)
-    return row.seconds + swept
+    return run.record.training_seconds(result)
+
+
+def _tokens_read(run: FinishedRun, result: str) -> float | None:
+    return run.record.tokens_read(result)
 
 
 def _peak_memory(run: FinishedRun, result: str) -> float | None:
     if result in _RIVALS:
         return None
-    peaks = (run.record.cost.peak_memory.get(phase) for phase in _TRAINING_PHASES)
+    peaks = (run.record.cost.peak_memory.get(phase) for phase in TRAINING_PHASES)
     return max((peak for peak in peaks if peak), default=None)
 
 
@@ -158,7 +151,17 @@ TRAINING: Final = (
 )
 
 # What it takes to keep and use what was trained; latency follows, where any was measured.
-USE: Final = (measured("stored", "stored", "", "parameters to keep beside the model's own", _stored, _count),)
+USE: Final = (
+    measured("stored", "stored", "", "parameters to keep beside the model's own", _stored, _count),
+    measured(
+        "tokens",
+        "prompt tokens",
+        "prompt\ntokens",
+        "read before every input; of prefixes, positions that every layer attends to",
+        _tokens_read,
+        _count,
+    ),
+)
 
 
 def measured_columns() -> list[tuple[Column, Read]]:

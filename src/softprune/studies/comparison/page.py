@@ -1,29 +1,24 @@
-"""The page of a comparison, one HTML file that needs nothing else, and its figures: quality against what it costs."""
+"""The page of a comparison, one HTML file that needs nothing else, and its figure: scores against what they cost."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from softprune.config import ADAPTERS, METHODS
+from softprune.config import METHODS
 from softprune.errors import SoftpruneError
 from softprune.report.formatting import metric
-from softprune.runs.comparison_record import ComparisonRecord
+from softprune.runs.comparison_record import ComparisonRecord, ComparisonRow
 from softprune.studies.comparison.columns import CONTROL, RANDOM, build_sections, interval_covers, label
 from softprune.studies.comparison.texts import title
 from softprune.studies.folder import write_texts
 
 try:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator
-    from matplotlib.transforms import ScaledTranslation
-
+    from softprune.report.frontier import COSTS, Contender, Frontier
     from softprune.report.interactive import assets
-    from softprune.report.mpl_style import SMALL, Plan, Theme, draw_pictures, dress, legend_below, new_figure
+    from softprune.report.mpl_style import Plan, draw_pictures
+    from softprune.report.plotting import MARKERS, Chart, draw_chart, plot_chart
     from softprune.report.templating import environment
 except ImportError as error:
     raise SoftpruneError(
@@ -31,140 +26,69 @@ except ImportError as error:
     ) from error
 
 LOOKS: Final = (*METHODS, CONTROL, RANDOM)
-MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
-_ASIDE: Final = 8  # between the points of one cost, in 1/72 inch
-_FLOORS: Final = {"zero_shot": (0, (1, 2)), "constant": (0, (5, 4))}  # dashes of their lines, as matplotlib has them
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A method in a figure."""
-
-    name: str  # in the legend
-    look: int  # its marker and colour, which are the same in every comparison
-    x: float  # what it costs
-    y: float  # its mean
-    low: float  # its interval; both ends are the mean where there is none
-    high: float
+# Prompts have the colours of a run's own page; other methods have these in turn, and grey is left to the floors.
+_PROMPTS: Final = {"prompt": "tuned", "xprompt": "kept", CONTROL: "kept", RANDOM: "tuned"}
+_COLOURS: Final = ("front", "control", "pink", "gold", "violet", "brown", "teal")
+_FLOORS: Final = {"zero_shot": "dotted", "constant": "dashed"}
 
 
 def write_page(record: ComparisonRecord, folder: Path) -> Path:
     """Write `figures/` (PNG and SVG) and `index.html` into a finished comparison's folder."""
-    pictures = draw_pictures(plans(record), folder / "figures")
+    plan = plan_frontier(record)
+    (picture,) = draw_pictures([plan], folder / "figures")
+    plots = [] if plan.chart is None else [plot_chart(plan, plan.chart)]
     template = environment(Path(__file__).parent / "templates").get_template("compare.html.j2")
     html = template.render(
         record=record,
-        assets=assets(),
+        assets=assets(plots),
         title=title(record),
         sections=build_sections(record),
-        pictures=pictures,
+        picture=picture,
+        plots=plots,
         recipe=(folder / "resolved.yaml").read_text(encoding="utf-8"),
     )
     write_texts(folder, {"index.html": html})
     return folder / "index.html"
 
 
-def plans(record: ComparisonRecord) -> list[Plan]:
-    """The two figures; the reason where there is nothing to draw."""
-    points = "of 1 seed" if len(record.seeds) == 1 else "means over seeds"
-    caption = f"Points are {points}, whiskers 95% intervals {interval_covers(record)}. "
-    caption += "Methods of equal cost are drawn side by side. "
-    scale = _scale(record)
-    floors = {row.name: (label(row), scale * row.mean) for row in record.rows if row.kind == "floor"}
-    lines = "; ".join(name for name, _ in floors.values())
-    quality = f"{metric(record.metric)}{' (%)' if scale != 1 else ''}"
-    fewer = "Further left trains fewer numbers (logarithmic)."
-    spent = "Seconds of all that makes what is used, learning rates tried and searches too."
-    figures = []
-    for name, cost, what, axis, missing, meaning in (
-        ("parameters", "trainable", "trainable parameters", "trainable parameters", "trainable parameters", fewer),
-        ("time", "seconds", "training time", "training (seconds)", "training times", spent),
-    ):
-        shown = places(record, cost)
-        text = f"{caption}{meaning}{f' Horizontal lines: {lines}.' if lines else ''}"
-        draw = partial(scatter, shown, floors, axis, quality) if shown else None
-        figures.append(Plan(f"quality_{name}", f"Quality against {what}", text, draw, missing))
-    return figures
+def plan_frontier(record: ComparisonRecord) -> Plan:
+    """The figure of scores against costs; without a chart where no cost was measured."""
+    frontier = build_frontier(record)
+    panels, title = frontier.panels(), "All methods, by three costs"
+    unknown = [name for cost, name in COSTS.items() if not any(row.measured(cost) is not None for row in record.rows)]
+    if not panels:
+        return Plan("frontier", title, "", None, ", ".join(unknown))
+    seeds = "of 1 seed" if len(record.seeds) == 1 else "means over seeds"
+    caption = (
+        f"Points are {seeds}, whiskers 95% intervals {interval_covers(record)}. Further left costs less; points that "
+        f"would lie on each other are drawn side by side. {frontier.caption()}"
+    )
+    if unknown:
+        caption += f" Not measured: {', '.join(unknown)}."
+    chart = Chart(tuple(panels), 1.4 + 2.05 * len(panels), frontier.numbers(), stacked=True)
+    return Plan("frontier", title, caption, partial(draw_chart, chart), chart=chart)
 
 
-def places(record: ComparisonRecord, cost: str) -> list[Place]:
-    """Every row that has this cost, in the tables' order."""
-    scale, shown = _scale(record), []
+def build_frontier(record: ComparisonRecord) -> Frontier:
+    """Every row of a comparison with its costs; floors cost nothing."""
+    is_loss = record.metric == "loss"
+    scale, unit = (1.0, "") if is_loss else (100.0, " (%)")
+    contenders = []
     for row in record.rows:
-        x = row.measured(cost)
-        if row.kind != "floor" and x:
-            y, low, high = (scale * each for each in (row.mean, *(row.interval or (row.mean, row.mean))))
-            shown.append(Place(label(row), LOOKS.index(row.name), float(x), y, low, high))
-    return shown
+        interval = None if row.interval is None else (scale * row.interval[0], scale * row.interval[1])
+        colour, marker = find_look(row)
+        costs = {cost: 0.0 if row.kind == "floor" else row.measured(cost) for cost in COSTS}
+        line = _FLOORS.get(row.name, "solid")
+        contenders.append(Contender(label(row), row.name, colour, marker, scale * row.mean, interval, costs, line))
+    return Frontier(contenders, f"{metric(record.metric)}{unit}", digits=3 if is_loss else 1)
 
 
-def _scale(record: ComparisonRecord) -> float:
-    """Fractions are shown as percent; a loss is none."""
-    return 1.0 if record.metric == "loss" else 100.0
-
-
-def scatter(shown: Sequence[Place], floors: Mapping[str, tuple[str, float]], x: str, y: str, theme: Theme) -> Figure:
-    """The points over a logarithmic axis, and the floors as lines."""
-    figure = new_figure(theme, height=4.4)
-    axes = figure.subplots()
-    axes.set_xscale("log")
-    _set_ticks(axes, [place.x for place in shown])
-    for at, place in enumerate(shown):
-        # Points of equal cost are drawn beside each other, around it.
-        before = sum(other.x == place.x for other in shown[:at])
-        count = sum(other.x == place.x for other in shown)
-        aside = _ASIDE * (before - (count - 1) / 2)
-        colour, filled = looks(theme)[place.look]
-        axes.errorbar(
-            place.x,
-            place.y,
-            yerr=[[max(0.0, place.y - place.low)], [max(0.0, place.high - place.y)]],
-            fmt=MARKERS[place.look],
-            color=colour,
-            markerfacecolor=colour if filled else theme.paper,
-            transform=axes.transData + ScaledTranslation(aside / 72, 0, figure.dpi_scale_trans),
-            markersize=7,
-            elinewidth=1.0,
-            capsize=2.5,
-            label=place.name,
-        )
-    for name, (legend, value) in floors.items():
-        axes.axhline(value, color=theme.other, linewidth=1.2, linestyle=_FLOORS[name], label=legend, zorder=1)
-    dress(axes, theme, x, y, grid="both")
-    ends = [end for place in shown for end in (place.low, place.high)] + [value for _, value in floors.values()]
-    room = 0.12 * (max(ends) - min(ends)) or 0.5
-    axes.set_ylim(min(ends) - room, max(ends) + room)
-    legend_below(figure, axes, theme, columns=3)
-    return figure
-
-
-def _set_ticks(axes: Axes, values: Sequence[float]) -> None:
-    """Plain numbers on a logarithmic axis; where the values lie close, there is room around them, and more of them."""
-    low, high = min(values), max(values)
-    # Points are drawn beside their cost, so that no axis finds its ends from them.
-    room = 3.5 if high < 10 * low else (high / low) ** 0.12
-    axes.set_xlim(low / room, high * room)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-    axes.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
-    axes.tick_params(axis="x", labelsize=SMALL, labelfontfamily="DejaVu Sans")
-
-
-def short(value: float) -> str:
-    """A number as a tick has room for it: 20, 5,000, 20k, 10M."""
-    for size, unit, sign in ((1e9, 1e9, "B"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
-        if value >= size:
-            return f"{value / unit:g}{sign}"
-    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
-
-
-def looks(theme: Theme) -> list[tuple[str, bool]]:
-    """Each look's colour, and whether its marker is filled; grey is left to the floors.
-
-    Prompts have the colours of a run's own page. Others are Okabe and Ito's and some more, in a lightness that
-    both papers carry. The control and the random mask are XPrompt's prompts, so they have colours of prompts.
-    """
-    others = (theme.front, theme.control, "#cc79a7", "#b8860b", "#8f6fd6", "#a65e3a", "#12a5b5")
-    colours = dict(zip(ADAPTERS, others, strict=True)) | {"prompt": theme.tuned, "xprompt": theme.kept}
-    colours |= {CONTROL: theme.kept, RANDOM: theme.tuned}
-    return [(colours[name], name not in (CONTROL, RANDOM)) for name in LOOKS]
+def find_look(row: ComparisonRow) -> tuple[str, str]:
+    """Colour and marker of a row, the same in every comparison; what is retrained for XPrompt's sake is an outline."""
+    if row.kind == "floor":
+        return "other", ""
+    place = LOOKS.index(row.name)
+    marker = MARKERS[place % len(MARKERS)]
+    if row.kind == "control":
+        marker += "-open"
+    return _PROMPTS.get(row.name, _COLOURS[place % len(_COLOURS)]), marker

@@ -11,13 +11,12 @@ from typing import Any, Final, Literal
 
 from softprune.data import Metric
 from softprune.runs.comparison_record import ComparisonDifference, ComparisonRow
+from softprune.runs.record import OWN_RESULTS
 from softprune.statistics.bootstrap import holm
 from softprune.statistics.methods_over_seeds import Outcome, difference, spread
 from softprune.studies.comparison.columns import CONTROL, RANDOM, TEXT_METRICS, measured_columns
 from softprune.studies.run_result import FinishedRun, collect_outcome
 
-# By kind of run, its result that counts as the method's.
-_RESULTS: Final = {"tune": "tuned", "xprompt": "winner", "adapt": "adapted"}
 # Rows beside a method's: what an XPrompt run retrains as it does its tickets.
 _BESIDE: Final = {CONTROL: "control", RANDOM: "random"}
 # What nothing is trained for: the model as it comes, and the best constant answer.
@@ -43,7 +42,7 @@ def gather(runs: Mapping[str, Sequence[FinishedRun]]) -> list[TableRow]:
     """The rows that finished runs by method give, in the order of the methods; the floors last."""
     rows = []
     for method, own in runs.items():
-        rows.append(TableRow(method, "method", _RESULTS[own[0].record.kind], own))
+        rows.append(TableRow(method, "method", OWN_RESULTS[own[0].record.kind], own))
         for name, result in _BESIDE.items():
             if all(run.result(result) for run in own):
                 rows.append(TableRow(name, "control", result, own))

@@ -3,6 +3,8 @@
     score          E |<dL/dp, p>| (XPrompt, equation 3)
     gradient       E mean |dL/dp|, the gradient's magnitude (the BART study)
     leave-one-out  the loss on `train` with the token masked, less without
+    taylor         (E <dL/dp, p>)^2, the squared first-order change of the mean loss (Molchanov et al. 2019)
+    fisher         1/2 E <dL/dp, p>^2, the second-order change by a diagonal Fisher matrix (Kwon et al. 2022)
     norm           the length of the token's vector, which needs no data
     random         drawn numbers
 
@@ -44,7 +46,7 @@ Key = tuple[str, int]
 Measures = Mapping[str, Floats]  # `[P]` each, by name
 SCORE: Final = "score"
 MEASURED: Final = {SCORE if name == "paper" else name.replace("_", "-"): name for name in CRITERIA}
-MEASURES: Final = (*MEASURED, "random")
+MEASURES: Final = tuple(MEASURED)
 TUNED: Final = "prompt tuning"
 REMOVALS: Final = ("zero", "drop")
 RESAMPLES: Final = 1_000  # of intervals at most: there are hundreds of rank correlations, and each resample ranks anew
@@ -101,9 +103,7 @@ def measure_importance(study: StudyContext, run: FinishedRun) -> dict[str, Float
         return by_name
 
     stored = study.once(f"importance-{run.path.name}", compute)
-    measures = {name: np.asarray(stored[name]) for name in MEASURED}
-    drawn = np.random.default_rng([run.seed, len(tuned_PH)]).random(len(tuned_PH))
-    return measures | {"random": drawn}
+    return {name: np.asarray(stored[name]) for name in MEASURES}
 
 
 def _score_masked(study: StudyContext, run: FinishedRun, measures: Measures) -> PromptScores:

@@ -10,7 +10,8 @@ import torch
 import transformers
 from peft import get_peft_model
 
-from models import FAMILY
+from models import FAMILY, LAYERS, llama_tokenizer, widen
+from softprune.models import load_backbone
 from softprune.models.base import Backbone
 from softprune.models.tokenization import continuation_ids
 from softprune.types import Batch, Example, Segment
@@ -110,3 +111,21 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> float:
     assert a.shape == b.shape
     assert bool(b.isfinite().all())
     return float((a - b).abs().max() / b.abs().max())
+
+
+def mistral(folder: Path, window: int) -> Backbone:
+    """A model whose layers look no further back than a window."""
+    config = transformers.MistralConfig(
+        vocab_size=llama_tokenizer(folder),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        sliding_window=window,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    widen(transformers.MistralForCausalLM(config)).save_pretrained(folder)
+    return load_backbone(str(folder), dtype="float32", device="cpu")

@@ -21,11 +21,12 @@ from pefts import (
     difference,
     generated,
     log_likelihoods,
+    mistral,
     no_prompt,
     scored,
 )
 
-from models import FAMILY, LAYERS, llama_tokenizer, t5_tokenizer, widen
+from models import FAMILY, LAYERS, t5_tokenizer, widen
 from softprune.adapters.base import AdapterPlan
 from softprune.adapters.prefix import STORED, Prefix, empty_cache, new_prefix, stored_prefix
 from softprune.errors import SoftpruneError
@@ -168,24 +169,6 @@ def test_texts_are_pefts(
 
 
 # --- what a prefix is ---
-
-
-def mistral(folder: Path, window: int) -> Backbone:
-    """A model whose layers look no further back than a window."""
-    config = transformers.MistralConfig(
-        vocab_size=llama_tokenizer(folder),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        sliding_window=window,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    widen(transformers.MistralForCausalLM(config)).save_pretrained(folder)
-    return load_backbone(str(folder), dtype="float32", device="cpu")
 
 
 @torch.no_grad()

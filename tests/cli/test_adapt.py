@@ -84,7 +84,7 @@ def test_bad_input_ends_in_one_message(
 def test_flags_are_those_that_an_adapter_reads() -> None:
     flags = recipe_flags("adapt")
     assert {"--method", "--rank", "--alpha", "--dropout", "--lr", "--shots", "--tokens"} <= set(flags)
-    assert not {"--pieces", "--strategy", "--removal", "--init", "--optimiser", "--executor"} & set(flags)
+    assert not {"--pieces", "--strategy", "--removal", "--optimiser", "--executor"} & set(flags)
 
 
 def test_several_processes_and_plans_are_for_prompts(

@@ -12,6 +12,7 @@ from softprune.adapters.base import Adaptation, Tensors, copy_values, set_values
 from softprune.adapters.prefix import prefix_not_defined
 from softprune.adapters.registry import METHODS
 from softprune.config import LearningRate, Recipe
+from softprune.config.schema import PREFIXES
 from softprune.errors import SoftpruneError
 from softprune.models.description import BackboneDescription
 from softprune.training.cost import behind_prompt, latency
@@ -47,7 +48,8 @@ def find_mistakes(recipe: Recipe, described: BackboneDescription) -> list[Softpr
     method, found = METHODS[recipe.adapter.method], []
     if not method.whole and find_spec("peft") is None:
         found.append(SoftpruneError(f"peft, for {method.name}", "not installed", "pip install 'softprune[methods]'"))
-    if method.name in ("prefix", "p-tuning-v2"):
+    found += _start_mistakes(recipe)
+    if method.name in PREFIXES:
         reason = prefix_not_defined(described.config, described.family)
         if reason is not None:
             expected = f"a method that is defined for {described.name} ({described.family})"
@@ -69,6 +71,20 @@ def find_mistakes(recipe: Recipe, described: BackboneDescription) -> list[Softpr
         do = "set backbone.dtype to bfloat16 or float32"
         found.append(SoftpruneError(f"a dtype that {method.name} can train in", "float16", do))
     return found
+
+
+def _start_mistakes(recipe: Recipe) -> list[SoftpruneError]:
+    """What is named as the start of a method, and wouldn't be read."""
+    method, starts = recipe.adapter.method, recipe.adapter.start == "prompt"
+    if starts and method not in PREFIXES:
+        do = "leave adapter.start (--start) out"
+        return [SoftpruneError(f"adapter.start=prompt for {' or '.join(PREFIXES)} alone", method, do)]
+    named = [f"prompt.{key}" for key in ("init", "text", "file") if key in recipe.prompt.model_fields_set]
+    if named and not starts and recipe.prompt.init != "vocabulary":
+        expected = f"a start that {method} reads"
+        do = "add adapter.start=prompt (--start prompt)" if method in PREFIXES else f"leave {named[0]} out"
+        return [SoftpruneError(expected, f"{', '.join(named)} beside adapter.start=random", do)]
+    return []
 
 
 @dataclass(frozen=True, slots=True)

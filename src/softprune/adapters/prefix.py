@@ -4,6 +4,9 @@
     prefix                   [K_1, V_1, ..., K_L, V_L] = MLP(E),  E `[P, heads * D]`    (Li and Liang 2021, section 4.3)
     p-tuning-v2              the same without the network: K_l and V_l are parameters     (Liu et al. 2022, section 3)
 
+Their first numbers are random, or what the model's own layers keep of a text that it has read (`start_from`): of the
+first P tokens, as `initialize_kv_prefix_from_text` of peft has it. A network's output then counts from its first one.
+
 The network is for training alone: what inference needs is `[P, L * 2 * heads * D]` numbers. Both are peft's own
 `PrefixEncoder`, read through a hook in front of the backbone's trunk that puts the keys and values into the cache where
 transformers keeps those of earlier tokens. A model then can't tell them from P tokens that it has read: positions of
@@ -59,6 +62,8 @@ class Prefix(Adaptation):
     def __init__(self, backbone: Backbone, module: nn.Module, shape: Shape, tokens: int) -> None:
         super().__init__(backbone, dict(module.named_parameters()))
         self.module, self.shape, self.tokens = module, shape, tokens
+        # What is added to a network's output; a run that is resumed makes it again, and `stored` includes it.
+        self._offset: torch.Tensor | None = None
         # RoBERTa and similar models count positions from behind the padding index: given embeddings, they begin there
         # whatever they have read before.
         trunk = backbone.trunk
@@ -72,7 +77,31 @@ class Prefix(Adaptation):
         """`[P, L * 2 * heads * D]`, in each row layer by layer keys, then values; gradients flow into the module."""
         at = torch.arange(self.tokens, device=next(self.module.parameters()).device)
         numbers: torch.Tensor = self.module(at[None])[0]
-        return numbers
+        return numbers if self._offset is None else numbers + self._offset
+
+    @torch.no_grad()
+    def start_from(self, vectors_PH: torch.Tensor) -> None:
+        """Begin as the keys and values that the layers keep of P vectors, read without this prefix.
+
+        An encoder-decoder's decoder reads them in front of what its encoder makes of the same vectors.
+
+        Raises:
+            SoftpruneError: a layer doesn't look back over all P.
+        """
+        with self.off():
+            layers = _keeping(self.backbone, vectors_PH.to(self.backbone.device, self.backbone.dtype)[None])
+        kept = [torch.stack([layer.keys[0], layer.values[0]]).to(layers[0].keys) for layer in layers]
+        fewest = min(part_2hPD.shape[2] for part_2hPD in kept)
+        if fewest < len(vectors_PH):
+            expected = (
+                f"a prefix of at most {fewest} tokens to start from a text, since some layers look no further back"
+            )
+            raise SoftpruneError(expected, f"{len(vectors_PH)}", "lower prompt.tokens, or set adapter.start=random")
+        start = torch.stack(kept).permute(3, 0, 1, 2, 4).flatten(1).to(self.keys_values())
+        if self.module.prefix_projection:
+            self._offset = start - self.keys_values()
+        else:
+            self.module.get_parameter("embedding.weight").copy_(start)
 
     def stored(self) -> Tensors:
         """Keys and values; a network that makes them isn't needed any more."""
@@ -169,17 +198,24 @@ def _self_attention(cache: Any) -> Any:
     return getattr(cache, "self_attention_cache", cache)
 
 
+def _keeping(backbone: Backbone, vectors_1PH: torch.Tensor) -> list[Any]:
+    """A cache's layers of self-attention after the trunk has read P vectors as its input embeddings."""
+    cache = empty_cache(backbone)
+    given: dict[str, Any] = {"attention_mask": vectors_1PH.new_ones(vectors_1PH.shape[:2], dtype=torch.long)}
+    if backbone.family == "seq2seq":
+        encoded = backbone.model.get_encoder()(inputs_embeds=vectors_1PH, **given)
+        given = {"encoder_hidden_states": encoded.last_hidden_state}
+    backbone.trunk(inputs_embeds=vectors_1PH, **given, past_key_values=cache, use_cache=False)
+    layers: list[Any] = _self_attention(cache).layers
+    return layers
+
+
 @torch.no_grad()
 def read_shape(backbone: Backbone) -> Shape:
     """Read a few tokens, and see what the layers keep; a SoftpruneError where they don't all, or not in one shape."""
     if backbone.adapter.has_prefix:
         raise SoftpruneError("a backbone without a prefix", "one that has one", "detach it first")
-    ids, cache = ordinary_ids(backbone.model), empty_cache(backbone)
-    given: dict[str, Any] = {"inputs_embeds": backbone.lookup(ids), "attention_mask": torch.ones_like(ids)}
-    if backbone.family == "seq2seq":
-        given = {"input_ids": ids, "encoder_hidden_states": given["inputs_embeds"]}
-    backbone.trunk(**given, past_key_values=cache, use_cache=False)
-    layers = _self_attention(cache).layers
+    layers = _keeping(backbone, backbone.lookup(ordinary_ids(backbone.model)))
     kept = [layer for layer in layers if layer.is_initialized]
     shapes = {layer.keys.shape for layer in kept} | {layer.values.shape for layer in kept}
     if not kept or len(kept) < len(layers) or len(shapes) > 1:

@@ -13,6 +13,7 @@ from softprune.config.field_types import Names, RecipeBase, check_known, key, pa
 from softprune.config.forms import FORMS, PLAIN
 from softprune.config.recipe_fields import flat_fields
 from softprune.config.schema import (
+    PREFIXES,
     AdapterConfig,
     BackboneConfig,
     PromptConfig,
@@ -116,7 +117,19 @@ def _make_cell(values: Mapping[str, Any], method: str, seed: int) -> dict[str, A
     merge(cell, nested(settings.get(method)) if isinstance(settings, Mapping) else {})
     if method in ADAPTERS:
         merge(cell, {"adapter": {"method": method}})
+        _drop_unread_start(cell)
     return {**cell, "kind": _KINDS.get(method, "adapt"), "seed": seed}
+
+
+def _drop_unread_start(cell: dict[str, Any]) -> None:
+    """Leave out what a comparison says for its other methods, and an adapter alone would be refused for."""
+    prompt, adapter = cell.get("prompt"), cell["adapter"]
+    if not isinstance(adapter, dict):
+        return
+    if adapter["method"] not in PREFIXES:
+        adapter.pop("start", None)
+    if adapter.get("start", "random") == "random" and isinstance(prompt, dict):
+        cell["prompt"] = {key: value for key, value in prompt.items() if key not in _STARTS}
 
 
 def _read_methods(values: Mapping[str, Any]) -> tuple[str, ...] | None:

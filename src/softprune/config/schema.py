@@ -25,7 +25,7 @@ from softprune.config.field_types import (
 )
 from softprune.config.forms import FORMS, PLAIN, forms_with
 
-_WITH_VIRTUAL_TOKENS: Final = ("prefix", "p-tuning", "p-tuning-v2")  # values of adapter.method
+PREFIXES: Final = ("prefix", "p-tuning-v2")  # values of adapter.method: keys and values of virtual tokens
 # Fresh seeds of `selection.seeds: auto`.
 FIRST_SEEDS: Final = 5  # with 5 or more, the t distribution costs little
 RANDOM_SEEDS: Final = 3  # of the random mask, which no choice depends on: the fewest that a test needs
@@ -126,9 +126,7 @@ class PromptConfig(Section):
     )
     uniform_range: float = key(0.5, "init: uniform draws from minus to plus this number", gt=0)
     bottleneck: int | None = key(
-        None,
-        "form: residual: width of its network; low-rank, ulpt: rank of the prompt; none is 400, 10 and 2",
-        ge=1,
+        None, "form: residual: width of its network; low-rank, ulpt: rank of the prompt; none is 400, 10 and 2", ge=1
     )
     words: int | None = key(None, "form: superpos: vocabulary entries that each token is a sum of; none is 128", ge=1)
     radius: float | None = key(
@@ -220,8 +218,9 @@ class AdapterConfig(Section):
     dropout: float = key(0.0, "lora: dropout of the matrices' input", ge=0, lt=1)
     targets: Names = key((), "lora, ia3: names of the modules that are adapted; empty for peft's choice")
     layers: Numbers = key((), "lora: numbers of the layers, from 0, whose modules are adapted; empty for all")
-    hidden: int | None = key(
-        None, "prefix, p-tuning: width of the projection that makes the prompt; none is the backbone's own", ge=1
+    hidden: int | None = key(None, "prefix, p-tuning: width of their network; none is the backbone's own", ge=1)
+    start: Literal["random", "prompt"] = key(
+        "random", "prefix, p-tuning-v2: start as random numbers, or as what the layers keep of prompt.init's prompt"
     )
     warmup: float = key(0.06, "share of the steps over which the learning rate rises", ge=0, lt=1)
     decay: Literal["linear", "none"] = key("linear", "the learning rate after that: falling to 0, or constant")
@@ -379,7 +378,7 @@ class Recipe(RecipeBase):
     @property
     def virtual_tokens(self) -> int:
         """Positions of the model that are used before the input: P, but for methods without a prompt."""
-        return 0 if self.kind == "adapt" and self.adapter.method not in _WITH_VIRTUAL_TOKENS else self.prompt.tokens
+        return 0 if self.kind == "adapt" and self.adapter.method not in (*PREFIXES, "p-tuning") else self.prompt.tokens
 
     def strategy(self, gates_learn: bool = True) -> str:
         """The search that `search.strategy` names, or that `auto` means.

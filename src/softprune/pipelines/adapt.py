@@ -19,12 +19,14 @@ from softprune.adapters.jobs import (
     score_adapted,
     settle_recipe,
 )
+from softprune.adapters.prefix import Prefix
 from softprune.adapters.registry import METHODS
 from softprune.adapters.registry import adapt as build_adapter
 from softprune.config import Recipe
 from softprune.config.schema import MEMORY_KEYS
 from softprune.evaluation.baselines import report_adapted
 from softprune.pipelines.xprompt import AnyRecipe, read_recipe
+from softprune.prompts.initialization import initial_prompt
 from softprune.runs.executors import EXECUTORS
 from softprune.runs.job import Finish, run_clock, run_job
 from softprune.runs.processes import hold_alone
@@ -64,12 +66,16 @@ def execute(
 def _run(recipe: Recipe, console: Console | None, run: RunFolder) -> None:
     seconds = run_clock(run)
     method, asked = METHODS[recipe.adapter.method], recipe.adapter
-    plan = AdapterPlan(tokens=recipe.virtual_tokens, **asked.model_dump(exclude={"warmup", "decay", "clip_norm"}))
+    plan = AdapterPlan(
+        tokens=recipe.virtual_tokens, **asked.model_dump(exclude={"start", "warmup", "decay", "clip_norm"})
+    )
     watched = watching(console, recipe.tuning.trackers, run.path / TRACKERS, recipe.resolved())
     with watched as watch, closing(EXECUTORS["in-process"]()) as executor:
         workspace = prepare(recipe, run, watch, executor, whole=method.whole, mistakes=partial(find_mistakes, recipe))
         workspace.backbone.keep_answers(workspace.task.definition.fixed_answers)
         adaptation = build_adapter(workspace.backbone, plan, recipe.seed)
+        if isinstance(adaptation, Prefix) and asked.start == "prompt":
+            _start_prefix(workspace, adaptation)
         fitted = fit(workspace, adaptation)
         trainable = {name: parameter.numel() for name, parameter in adaptation.named().items()}
         with run.phase("write"):
@@ -102,6 +108,14 @@ def _run(recipe: Recipe, console: Console | None, run: RunFolder) -> None:
         steps_an_epoch=schedule(recipe, len(workspace.train)).steps(len(workspace.train))[0],
         works=(WORK, "sweep"),
     )
+
+
+def _start_prefix(workspace: Workspace, prefix: Prefix) -> None:
+    """Begin as what the model keeps of the prompt that the recipe starts from, and note what became of its length."""
+    first = initial_prompt(workspace.recipe, workspace.backbone, workspace.task)
+    prefix.start_from(first.vectors_PH)
+    with workspace.run.editing() as record:
+        record.add_notes(*first.notes)
 
 
 def _saved(workspace: Workspace, plan: AdapterPlan, adaptation: Adaptation, fitted: FittedAdapter) -> SavedAdapter:

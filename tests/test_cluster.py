@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from softprune.config import Recipe, resolve
+from softprune.config.forms import FORMS, PLAIN
 from softprune.errors import SoftpruneError
 from softprune.pipelines.xprompt import execute
 from softprune.runs.executors import RayCluster
@@ -193,6 +194,17 @@ def test_a_search_on_two_nodes_has_the_bits_of_one_process(nodes: Any, recipe: R
     found = outcome(recipe.model_copy(update={"executor": "ray"}), tmp_path / "two")
     assert found == outcome(recipe, tmp_path / "one")
     assert found != outcome(recipe.model_copy(update={"seed": 1}), tmp_path / "other")
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("form", [name for name in FORMS if name != PLAIN])
+def test_a_form_of_a_prompt_is_searched_on_two_nodes_too(form: str, nodes: Any, recipe: Recipe, tmp_path: Path) -> None:
+    prompt = recipe.prompt.model_copy(update={"form": form, "words": 14 if form == "superpos" else None})
+    search = recipe.search.model_copy(update={"token_ratios": (0.5,), "epochs": 1})
+    small = recipe.model_copy(update={"prompt": prompt, "search": search})
+    found = outcome(small.model_copy(update={"executor": "ray"}), tmp_path / "two")
+    assert found == outcome(small, tmp_path / "one")
+    assert found != outcome(recipe, tmp_path / "plain")
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -132,6 +132,14 @@ def test_a_form_folds_into_a_prompt_like_any(
     assert (found - wanted).abs().max() <= 1e-4 * wanted.abs().max()
     assert (other - wanted).abs().max() > 1e-3 * wanted.abs().max(), "another prompt says something else"
 
+    # Rows of the ticket and of the whole prompt share a batch.
+    both = {"ticket": ticket, "whole": Ticket.load(run.out / "control")}
+    rows = [{**row, "prompt": name} for row in ROWS for name in both]
+    mixed = torch.tensor([[log(p) for p in each.probabilities] for each in predict(both, rows, backbone=backbone)])
+    for beside, alone, wrong in ((mixed[::2], found, other), (mixed[1::2], other, found)):
+        assert (beside - alone).abs().max() <= 1e-5 * alone.abs().max()
+        assert (beside - wrong).abs().max() > 1e-3 * wrong.abs().max()
+
 
 def test_neighbours_show_the_words_of_a_superposition(tiny_models: Models, task_file: Path, tmp_path: Path) -> None:
     recipe = recipe_of(tiny_models("bert"), task_file, "kind=tune", *SHORT, "prompt.form=superpos", "prompt.words=14")

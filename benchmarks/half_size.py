@@ -22,7 +22,7 @@ from timing import ROOT, flags, listed, markdown, write
 from softprune.config import Recipe, resolve
 from softprune.evaluation.baselines import fresh_seed
 from softprune.prompts.soft_prompts import full_mask, masked_state
-from softprune.pruning.gradual import Chain, ratios_of, run_chains
+from softprune.pruning.gradual import Chain, piece_ratio_of, ratios_of, run_chains
 from softprune.pruning.importance import measure
 from softprune.pruning.masks import piece_mask, token_mask, whole_tokens
 from softprune.pruning.search import in_groups
@@ -66,12 +66,14 @@ def regimes(workspace: Workspace, teacher: PromptState | None) -> Iterator[Regim
     yield Regime("teacher+rows", workspace, teacher)
 
 
-def train_all(workspace: Workspace, seeds: Sequence[int], shares: Sequence[float]) -> dict[str, list[Fitted]]:
-    """Every prompt by `regime method share`, one a seed."""
+def train_all(
+    workspace: Workspace, seeds: Sequence[int], shares: Sequence[float], wanted: Sequence[str]
+) -> dict[str, list[Fitted]]:
+    """Every prompt of the wanted regimes by `regime method share`, one a seed."""
     whole, teacher = choose_whole(workspace, tune(workspace))
     starts = dict(begin(workspace, whole, shares))
     cells: dict[str, list[Fitted]] = {}
-    for regime in regimes(workspace, teacher):
+    for regime in (each for each in regimes(workspace, teacher) if each.name in wanted):
         fitted = fit_groups(regime.workspace, list(group(regime, starts, seeds)), "fresh")
         for method in starts:
             cells[f"{regime.name} {method}"] = [fitted[f"{regime.name}-{method}-{seed}"] for seed in seeds]
@@ -94,16 +96,15 @@ def begin(workspace: Workspace, whole: Fitted, shares: Sequence[float]) -> Itera
 def mask_by(criterion: str, workspace: Workspace, vectors_PH: Any, share: float) -> Mask:
     """Sections 4.2.1 and 4.2.2 of the paper for a share of the numbers; pieces by what the token-pruned prompt says."""
     pieces = workspace.recipe.prompt.pieces
-    token_ratio, piece_ratio = ratios_of("both", share)
 
     def importance(mask: Mask) -> Any:
         prompt_QH = workspace.prompt(masked_state(vectors_PH, mask))
         return measure(workspace.backbone, prompt_QH, workspace.train, workspace.scoring, pieces, criterion)
 
-    kept_P = token_mask(importance(full_mask(len(vectors_PH), pieces)).token_P, token_ratio)
+    kept_P = token_mask(importance(full_mask(len(vectors_PH), pieces)).token_P, ratios_of("both", share)[0])
     piece_PS = importance(whole_tokens(kept_P, pieces)).piece_PS
     wide_PS = piece_PS.new_zeros(len(kept_P), pieces).masked_scatter(kept_P[:, None], piece_PS)
-    return Mask(kept_P, piece_mask(wide_PS, kept_P, piece_ratio))
+    return Mask(kept_P, piece_mask(wide_PS, kept_P, piece_ratio_of("both", share, kept_P)))
 
 
 def group(regime: Regime, starts: dict[str, PromptState], seeds: Sequence[int]) -> Iterator[Group]:
@@ -131,7 +132,7 @@ def measure_task(recipe: Recipe, out: Path, asked: argparse.Namespace) -> dict[s
     try:
         workspace = prepare(recipe, run, Watch(), Executor())
         seeds = [fresh_seed(recipe.seed, number) for number in range(asked.rounds)]
-        cells = train_all(workspace, seeds, [float(share) for share in listed(asked.shares)])
+        cells = train_all(workspace, seeds, [float(share) for share in listed(asked.shares)], listed(asked.regimes))
         workspace.report.fix("nothing is chosen")
         data = encode_examples(recipe, workspace.backbone, workspace.report.open())
         counts, metric = {}, workspace.metric
@@ -150,7 +151,7 @@ def measure_task(recipe: Recipe, out: Path, asked: argparse.Namespace) -> dict[s
         }
         row["seconds"] = sum(each.seconds for each in cells[name]) / len(seeds)
         row["score"] = asdict(compare_rows(found, None, metric.score, seed=0))
-        for bar in {own, "labels control"} - {name}:
+        for bar in ({own, "labels control"} - {name}) & set(counts):
             row[bar] = asdict(compare_rows(found, counts[bar], metric.score, seed=0))
         rows.append(row)
     return {"backbone": recipe.backbone.name, "task": recipe.task.id, "seeds": seeds, "rows": rows}
@@ -181,6 +182,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--backbones", default="tiny", help="with commas between them")
     parser.add_argument("--tasks", default="demo", help="with commas between them; all but demo need SOFTPRUNE_DATA")
     parser.add_argument("--shares", default="0.5,0.25,0.1", help="of the numbers that tickets keep")
+    parser.add_argument("--regimes", default="labels,teacher,teacher+rows", help="how they are trained; commas")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "half-size", help="where run folders go")
     parser.add_argument("overrides", nargs="*", help="recipe keys, key=value")
     asked = parser.parse_args(words)

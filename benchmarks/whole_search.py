@@ -1,7 +1,7 @@
 """The whole search for a ticket against the same done by hand with peft, exhaustively and sequentially.
 
-    python benchmarks/whole_search.py [--rounds 2] [--strategies random,sequential,grid] [--epochs 5]
-        [--shape t5-v1_1-small] [--share 0.5]
+    python benchmarks/whole_search.py [--rounds 2] [--strategies random,sequential,grid,gradual]
+        [--epochs 5] [--shape t5-v1_1-small] [--share 0.5]
 
 The demo task on the bundled T5, nine token ratios by nine piece ratios. Ours is run for real, from an empty folder to
 the last figure of the comparison: loading, tuning, importance, ranking, every candidate, three seeds each of
@@ -48,6 +48,9 @@ def recipe_of(folder: str, strategy: str, asked: argparse.Namespace) -> Recipe:
     """What ours runs."""
     limit = [] if asked.report is None else [f"task.limit_report={asked.report}"]
     shots = [] if asked.shots is None else [f"task.shots={asked.shots}"]
+    ratios = [f"search.token_ratios={asked.ratios}", f"search.piece_ratios={asked.ratios}"]
+    if strategy == "gradual":  # which keeps shares instead: three of them
+        ratios = []
     return resolve(
         [
             f"backbone.name={folder}",
@@ -57,8 +60,7 @@ def recipe_of(folder: str, strategy: str, asked: argparse.Namespace) -> Recipe:
             f"tuning.epochs={asked.epochs}",
             f"tuning.patience={asked.patience}",
             f"search.strategy={strategy}",
-            f"search.token_ratios={asked.ratios}",
-            f"search.piece_ratios={asked.ratios}",
+            *ratios,
             f"selection.seeds={asked.seeds}",
             *limit,
             *shots,
@@ -140,7 +142,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Run ours, measure the peer, multiply, compare."""
     parser = flags(__doc__, 2)
     parser.add_argument("--shape", default="tiny-seq2seq", choices=NAMES, help="seq2seq or causal")
-    parser.add_argument("--strategies", default="random,sequential,grid", help="of ours")
+    parser.add_argument("--strategies", default="random,sequential,grid,gradual", help="of ours")
     parser.add_argument("--dtype", default="auto", choices=("auto", *sorted(DTYPES)))
     parser.add_argument("--epochs", type=int, default=5, help="of tuning and of retraining, ours and the peer's")
     parser.add_argument("--patience", default="null", help="evaluations without progress that stop ours; null: never")

@@ -203,5 +203,8 @@ def test_other_mistakes_are_told_before_anything_is_made(tiny_models: Models, ta
         adapt(recipe("tuning.lr=0.1", "tuning.optimiser=adafactor"), tmp_path / "run")
     with pytest.raises(SoftpruneError, match=r"tuning\.optimiser=adamw for prompt\.form=superpos"):
         tune(recipe("tuning.optimiser=adafactor"), tmp_path / "run")
+    cpt = recipe_of(tiny_models("gpt2"), task_file, "kind=tune", "prompt.form=cpt", "tuning.loss=rank")
+    with pytest.raises(SoftpruneError, match=r"tuning\.loss of likelihood or auto for prompt\.form=cpt"):
+        tune(cpt, tmp_path / "run")
     with pytest.raises(SoftpruneError, match=r"at least 100000 words to sample from"):
         tune(recipe("prompt.words=100000"), tmp_path / "run")

@@ -5,7 +5,8 @@
     p-tuning-v2              the same without the network: K_l and V_l are parameters     (Liu et al. 2022, section 3)
 
 Their first numbers are random, or what the model's own layers keep of a text that it has read (`start_from`): of the
-first P tokens, as `initialize_kv_prefix_from_text` of peft has it. A network's output then counts from its first one.
+same P tokens `initialize_kv_prefix_from_text` of peft has the same numbers. A network's output then counts from its
+first one.
 
 The network is for training alone: what inference needs is `[P, L * 2 * heads * D]` numbers. Both are peft's own
 `PrefixEncoder`, read through a hook in front of the backbone's trunk that puts the keys and values into the cache where

@@ -266,7 +266,7 @@ class SearchConfig(Section):
         "(gradual); auto is learned where neither ratios nor an importance are named and gates can learn, else "
         "sequential",
     )
-    keep: Ratios = key((0.5, 0.25, 0.1), "gradual: shares of the numbers that are kept at last; a ticket for each")
+    keep: Ratios = key((0.5, 0.25, 0.1), "gradual: shares of the numbers that remain, a ticket for each")
     token_ratios: Ratios = key(_TENTHS, "fractions of the tokens to prune")
     piece_ratios: Ratios = key(_TENTHS, "fractions of the kept tokens' pieces to prune")
     group: int | None = key(None, "candidates trained side by side, K; none measures how many fit", ge=1)

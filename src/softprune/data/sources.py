@@ -152,8 +152,8 @@ def choose_source(definition: Definition, first: Located) -> Source:
     return readable[0]
 
 
-def read_input(definitions: Sequence[Definition], path: Path) -> Iterator[Located]:
-    """Rows of a file to be answered, as the files of these tasks are written.
+def read_input(definitions: Sequence[Definition], path: Path, *, asked_by: str = "--input") -> Iterator[Located]:
+    """Rows of a file to be answered, as the files of these tasks are written; `asked_by` is the flag that names it.
 
     A CSV whose first line isn't column names (no task could read its rows by them) has the columns that a task states
     for its files (`header`), with or without the label's. A file whose name doesn't show its format has the one that a
@@ -171,7 +171,7 @@ def read_input(definitions: Sequence[Definition], path: Path) -> Iterator[Locate
             kind = task.sources.file.format
     if kind is None or not path.is_file():
         found = f"no file {path}" if kind is not None else str(path)
-        raise SoftpruneError("an input file that ends in .jsonl, .csv or .parquet", found, "correct --input")
+        raise SoftpruneError("an input file that ends in .jsonl, .csv or .parquet", found, f"correct {asked_by}")
     headers: list[tuple[str, ...] | None] = [None]
     for task in tasks if kind == "csv" else ():
         right = task.target or task.gold
@@ -193,7 +193,7 @@ def read_unlabelled(definition: Definition, path: Path) -> tuple[Example, ...]:
     """Examples of a file whose labels, if it has any, aren't looked at; errors as `read_input`, and a row's own."""
     examples: list[Example] = []
     sources: dict[str, Source] = {}
-    for located in read_input([definition], path):
+    for located in read_input([definition], path, asked_by="task.unlabelled (--unlabelled)"):
         part = definition_for_row(definition, located)
         if part.id not in sources:
             sources[part.id] = choose_source(part, located)

@@ -22,6 +22,7 @@ from softprune.models.base import Backbone
 from softprune.models.batching import training_batches
 from softprune.prompts.initialization import settle_tokens
 from softprune.pruning.gradual import ratios_of
+from softprune.pruning.importance import name_criterion
 from softprune.pruning.masks import token_mask
 from softprune.pruning.search import Ratios, first_ratios, in_groups
 from softprune.runs.executors import Executor
@@ -195,7 +196,7 @@ class Plan:
                 steps += stage.steps * (self.pace.alone + more)
             parts[stage.name] = steps + stage.evaluations * stage.trainings * sizes["select"] * scored
         if self.counts.importances:
-            method = "paper" if recipe.pruning.importance == "auto" else recipe.pruning.importance
+            method = name_criterion(recipe).replace("auto", "paper")
             passes = CRITERIA[method].passes(recipe.prompt.tokens, recipe.prompt.pieces)
             parts["importance"] = self.counts.importances * passes * sizes["train"] * scored
             parts["rank"] = self.counts.candidates * sizes["select"] * scored

@@ -6,7 +6,8 @@ Of n stages, stage i first prunes the fraction
 
 (Zhu and Gupta 2017, arXiv 1710.01878, equation 1), and then trains what is left for one pass over the training set; the
 last stage trains for all passes that remain, half of them, and its best checkpoint on `select` counts. Where tokens and
-pieces are pruned, each level keeps the square root of the share.
+pieces are pruned, tokens keep the square root of the share, and pieces what then makes the share of all numbers.
+What has left stays out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from softprune.prompts.soft_prompts import masked_state
-from softprune.pruning.importance import measure_once
+from softprune.pruning.importance import measure_once, name_criterion
 from softprune.pruning.masks import piece_mask, token_mask, whole_tokens
 from softprune.pruning.search import MaskedCandidate, Ratios, Trial, in_groups
 from softprune.training.jobs import Fitted, Group, fit_groups, schedule
@@ -41,7 +42,7 @@ class Chain:
 def prune_gradually(workspace: Workspace, whole: Fitted, teacher: PromptState | None) -> list[Trial]:
     """A ticket for each share of `search.keep`, each from the whole prompt on."""
     recipe = workspace.recipe
-    chains = [Chain(f"k{keep:g}", keep, recipe.seed) for keep in recipe.search.keep]
+    chains = [Chain(f"k{keep:.12g}", keep, recipe.seed) for keep in recipe.search.keep]
     fitted = run_chains(workspace, whole, teacher, chains, "retrain")
     trials = []
     for chain in chains:
@@ -68,7 +69,8 @@ def run_chains(
         pruned = 1 - (1 - stage / stages) ** 3
         for chain in chains:
             share, work = 1 - (1 - chain.keep) * pruned, f"{chain.name}-stage{stage}"
-            states[chain.name] = _narrow(workspace, states[chain.name], share, work)
+            drawn = replace(workspace, scoring=replace(workspace.scoring, seed=chain.seed))
+            states[chain.name] = _narrow(drawn, states[chain.name], share, work)
         groups = list(_groups(workspace, chains, states, stage, stages))
         epochs = passes - stages + 1 if stage == stages else 1
         groups = [replace(group, phase=phase, epochs=epochs, teacher=teacher) for group in groups]
@@ -81,9 +83,16 @@ def run_chains(
 
 
 def ratios_of(levels: str, keep: float) -> Ratios:
-    """The ratios of tokens and of pieces that together keep a share of the numbers."""
+    """The ratios of tokens and of pieces that together keep a share of the numbers, before tokens are counted."""
     each = 1 - math.sqrt(keep)
     return {"both": (each, each), "token": (1 - keep, 0.0), "piece": (0.0, 1 - keep)}[levels]
+
+
+def piece_ratio_of(levels: str, keep: float, kept_P: torch.Tensor) -> float:
+    """The ratio of pieces that makes a share of all numbers where these tokens `[P]` are kept."""
+    if levels == "token":
+        return 0.0
+    return max(0.0, 1 - keep * len(kept_P) / int(kept_P.sum()))
 
 
 def _name(chain: Chain, stage: int, stages: int) -> str:
@@ -112,24 +121,21 @@ def _groups(
 def _narrow(workspace: Workspace, state: PromptState, share: float, work: str) -> PromptState:
     """The prompt with a share of its numbers, the most important ones of those that are left."""
     settings, pieces = workspace.recipe.pruning, workspace.recipe.prompt.pieces
-    token_ratio, piece_ratio = ratios_of(settings.levels, share)
     token_P, piece_PS = _importance(workspace, state, work)
-    kept_P = token_mask(token_P, token_ratio, settings.rounding)
+    kept_P = token_mask(token_P, ratios_of(settings.levels, share)[0], settings.rounding)
     mask = whole_tokens(kept_P, pieces)
+    piece_ratio = piece_ratio_of(settings.levels, share, kept_P)
     if piece_ratio:
         mask = Mask(kept_P, piece_mask(piece_PS, kept_P, piece_ratio, settings.scope, settings.rounding))
-    return masked_state(state.vectors_PH, mask)
+    # A token that leaves takes all its pieces along: so many may go that the count reaches those that left before.
+    return masked_state(state.vectors_PH, Mask(kept_P, mask.piece_PS & state.mask.piece_PS))
 
 
 def _importance(workspace: Workspace, state: PromptState, work: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores `[P]` and `[P, S]` of what is left of a prompt; what is pruned has the lowest.
-
-    `auto` is the length of vectors, which takes no example: a stage would cost twice as much otherwise.
-    """
+    """Scores `[P]` and `[P, S]` of what is left of a prompt; what is pruned has the lowest."""
     settings, pieces = workspace.recipe.pruning, workspace.recipe.prompt.pieces
-    method = "norm" if settings.importance == "auto" else settings.importance
     with workspace.run.phase("importance"):
-        read = measure_once(workspace, state, f"importance-{work}", method)
+        read = measure_once(workspace, state, f"importance-{work}", name_criterion(workspace.recipe))
     token_P, piece_PS = read.token_P, read.piece_PS
     if settings.removal == "drop":
         kept_P = state.mask.token_P

@@ -7,6 +7,7 @@ from importlib import import_module
 
 import torch
 
+from softprune.config import Recipe
 from softprune.models.base import Backbone
 from softprune.pruning.criteria.base import Importance, Measure
 from softprune.runs.run_folder import Saved
@@ -14,6 +15,15 @@ from softprune.training.loop import FROM_THE_MODEL, check_finite
 from softprune.training.scoring import ScoredSet, Scoring
 from softprune.training.session import Workspace
 from softprune.types import PromptState
+
+
+def name_criterion(recipe: Recipe) -> str:
+    """The criterion that a recipe means: under `gradual`, `auto` is the length of vectors.
+
+    That takes no example; another one would make a stage cost twice as much.
+    """
+    asked = recipe.pruning.importance
+    return "norm" if asked == "auto" and recipe.search.strategy == "gradual" else asked
 
 
 def measure(

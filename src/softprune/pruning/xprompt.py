@@ -24,7 +24,7 @@ from softprune.config.criteria import CRITERIA
 from softprune.prompts.soft_prompts import masked_state
 from softprune.pruning.criteria.base import Importance
 from softprune.pruning.gradual import prune_gradually
-from softprune.pruning.importance import measure_once
+from softprune.pruning.importance import measure_once, name_criterion
 from softprune.pruning.learned_masks import learn_masks
 from softprune.pruning.masks import piece_mask, token_mask, whole_tokens
 from softprune.pruning.search import MaskedCandidate, Ratios, Trial, choose, first_ratios, foresight, in_groups, pareto
@@ -85,7 +85,10 @@ def xprompt(workspace: Workspace) -> Pruned:
 
 
 def choose_whole(workspace: Workspace, tuned: Fitted) -> tuple[Fitted, PromptState | None]:
-    """Where survivors begin, and the teacher; either may be the whole prompt after a second training by labels."""
+    """Where survivors begin, and the teacher; either may be the whole prompt after a second training by labels.
+
+    The seconds of the first include the teacher's: all that is retrained needs both.
+    """
     settings = workspace.recipe.pruning
     prompts = {"tuned": tuned}
     if "control" in (settings.rewind, settings.teacher):
@@ -97,7 +100,7 @@ def choose_whole(workspace: Workspace, tuned: Fitted) -> tuple[Fitted, PromptSta
     teacher = None
     if settings.teacher != "none":
         teacher = prompts[settings.teacher].state
-    return prompts[settings.rewind], teacher
+    return replace(prompts[settings.rewind], seconds=max(each.seconds for each in prompts.values())), teacher
 
 
 def settle_strategy(workspace: Workspace, gates_learn: bool = True) -> Workspace:
@@ -114,7 +117,7 @@ def settle_strategy(workspace: Workspace, gates_learn: bool = True) -> Workspace
 
 def token_importance(workspace: Workspace, tuned: Fitted) -> Importance:
     """Section 4.2.1: importance of the tuned prompt, tokens and (for the pictures) pieces; over all of `train`."""
-    recipe, asked = workspace.recipe, workspace.recipe.pruning.importance
+    recipe, asked = workspace.recipe, name_criterion(workspace.recipe)
     with workspace.run.phase("importance"):
         importance = measure_once(workspace, tuned.state, "importance", asked)
     notes = []
@@ -142,7 +145,7 @@ def plan(
     if piece_ratio:
         piece_PS = _piece_importance(workspace, tuned, importance, token_P, token_ratio)
         mask = Mask(token_P, piece_mask(piece_PS, token_P, piece_ratio, settings.scope, settings.rounding))
-    name, hidden = f"t{token_ratio:g}-p{piece_ratio:g}", tuned.state.vectors_PH.shape[1]
+    name, hidden = f"t{token_ratio:.12g}-p{piece_ratio:.12g}", tuned.state.vectors_PH.shape[1]
     return MaskedCandidate.make(name, mask, hidden, token_ratio, piece_ratio)
 
 
@@ -154,7 +157,7 @@ def _piece_importance(
         return importance.piece_PS
     with workspace.run.phase("importance"):
         state = masked_state(tuned.state.vectors_PH, whole_tokens(token_P, workspace.recipe.prompt.pieces))
-        piece_QS = measure_once(workspace, state, f"importance-t{token_ratio:g}", importance.method).piece_PS
+        piece_QS = measure_once(workspace, state, f"importance-t{token_ratio:.12g}", importance.method).piece_PS
     if workspace.recipe.pruning.removal == "zero":
         return piece_QS.masked_fill(~token_P[:, None], 0.0)
     piece_PS = torch.zeros_like(importance.piece_PS)

@@ -100,6 +100,10 @@ def _unlabelled(settings: TaskConfig, task: Task, sets: Selection) -> tuple[Exam
     found = sets.unlabelled
     if settings.unlabelled != REST:
         found = read_unlabelled(task.definition, Path(settings.unlabelled))
+        if not found:
+            raise SoftpruneError(
+                "a file with rows", f"none in task.unlabelled={settings.unlabelled}", "name another file"
+            )
     taken = {example.text for example in (*sets.select, *sets.report)}
     found = tuple(example for example in found if example.text not in taken)[: settings.limit_unlabelled]
     if not found:
@@ -181,8 +185,11 @@ def task_mistakes(recipe: Recipe, task: Task) -> list[SoftpruneError]:
     """What keeps a task from the prompt's first values."""
     init, answers = recipe.prompt.init, task.definition.answers
     if recipe.task.unlabelled is not None and (recipe.kind != "xprompt" or recipe.pruning.teacher == "none"):
-        found = f"task.unlabelled={recipe.task.unlabelled} with kind: {recipe.kind} and no teacher"
-        do = "set pruning.teacher=control for a run of xprompt, or leave task.unlabelled out"
+        found = f"task.unlabelled={recipe.task.unlabelled} without a teacher"
+        do = "set pruning.teacher to tuned or control, or leave task.unlabelled out"
+        if recipe.kind != "xprompt":
+            found = f"task.unlabelled={recipe.task.unlabelled} with kind: {recipe.kind}, which has none"
+            do = "leave task.unlabelled out, or run xprompt"
         return [SoftpruneError("a teacher that answers rows without labels", found, do)]
     if recipe.task.unlabelled is not None and task.definition.is_generation:
         found, do = f"task.unlabelled with {task.id}, whose texts are written", "leave task.unlabelled out"
@@ -222,7 +229,7 @@ def check(recipe: Recipe, described: BackboneDescription) -> None:
         with gathered(errors):
             check_fits(load_vectors(Path(prompt.file)), hidden, Path(prompt.file).name)
     if prompt.form != PLAIN:
-        errors += form_mistakes(recipe)
+        errors += form_mistakes(recipe, family)
     if prompt.mask is not None and recipe.kind != "tune":
         expected = "kind: tune for a prompt that is masked from the start"
         errors.append(SoftpruneError(expected, f"prompt.mask with kind: {recipe.kind}", "leave prompt.mask out"))
@@ -237,7 +244,7 @@ def check(recipe: Recipe, described: BackboneDescription) -> None:
         raise join_errors("recipe for this backbone", errors)
 
 
-def form_mistakes(recipe: Recipe) -> list[SoftpruneError]:
+def form_mistakes(recipe: Recipe, family: str) -> list[SoftpruneError]:
     """What doesn't go with a prompt that is trained as something else."""
     form, do, found = f"prompt.form={recipe.prompt.form}", "leave prompt.form out", []
     if recipe.kind == "adapt":
@@ -248,6 +255,9 @@ def form_mistakes(recipe: Recipe) -> list[SoftpruneError]:
     if recipe.kind == "tune" and "optimiser" in tuning.model_fields_set and tuning.optimiser != "adamw":
         do = "leave tuning.optimiser out"
         found.append(SoftpruneError(f"tuning.optimiser=adamw for {form}", tuning.optimiser, do))
+    if recipe.prompt.form == "cpt" and family == "causal" and tuning.loss == "rank":
+        # Its loss weighs the tokens of labels, in front and behind; a comparison of answers has none.
+        found.append(SoftpruneError(f"tuning.loss of likelihood or auto for {form}", "rank", "leave tuning.loss out"))
     return found
 
 

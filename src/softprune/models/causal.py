@@ -159,7 +159,9 @@ class CausalBackbone(GenerativeBackbone):
         """
         if shared is not None:
             at_M = at_M - (at_M // embeds_RLH.shape[1] + 1) * shared.length
-            embeds_RLH = embeds_RLH[:, shared.length :].detach()  # vectors of tokens, which are frozen
+            embeds_RLH = embeds_RLH[:, shared.length :]
+            if self.adapter.offset is None:
+                embeds_RLH = embeds_RLH.detach()  # vectors of tokens, which are frozen
             inputs["past_key_values"] = shared.cache(times)
         return self._read_trunk(embeds_RLH, **inputs).flatten(0, 1), at_M
 
@@ -193,9 +195,10 @@ class CausalBackbone(GenerativeBackbone):
         mask = mask.scatter(1, behind, stems.mask_BUT.flatten(0, 1).long())
         used = int(mask.sum(1).max())
         ids, mask = ids[:, :used], mask[:, :used]
+        text = F.pad(batch.input_mask, (0, tokens)).repeat_interleave(count, dim=0)[:, :used]
         prompt_places = [place for place in batch.places for _ in range(count)]
         beside = self._look_up_layers(ids, rows * count, length, prompt_places)
-        embeds, mask = self.combine(prompts_RPH.repeat_interleave(count, dim=0), ids, mask, prompt_places)
+        embeds, mask = self.combine(prompts_RPH.repeat_interleave(count, dim=0), ids, mask, prompt_places, text)
         # The token at position p is predicted at p - 1.
         at_M = (places.row * count + places.stem) * mask.shape[1]
         at_M = at_M + tile(start_B, rows)[places.row] + length - 1 + places.token
@@ -213,7 +216,7 @@ class CausalBackbone(GenerativeBackbone):
         text, device = length + batch.input_ids.shape[1], batch.input_ids.device
         ids = torch.cat([batch.input_ids, stems.ids_BUT.flatten(1)], dim=1)
         mask = torch.cat([batch.input_mask, stems.mask_BUT.flatten(1).long()], dim=1)
-        embeds, mask = self.combine(prompts_RPH, ids, mask, batch.places)
+        embeds, mask = self.combine(prompts_RPH, ids, mask, batch.places, F.pad(batch.input_mask, (0, count * width)))
         sees = sees_packed(text, count, width, device) & mask[:, None, None, :].bool()
         # A padded place sees itself: a softmax over nothing would be no number.
         sees |= torch.eye(sees.shape[-1], dtype=torch.bool, device=device)

@@ -18,8 +18,8 @@ from softprune.models.base import Backbone
 from softprune.pipelines.adapt import execute
 from softprune.types import Batch, Example, Segment
 
-METHODS = ("full", "last-layer", "lora", "ia3", "p-tuning", "prefix", "p-tuning-v2", "dept")
-VIRTUAL = ("p-tuning", "prefix", "p-tuning-v2", "dept")
+METHODS = ("full", "last-layer", "lora", "ia3", "p-tuning", "prefix", "p-tuning-v2", "dept", "smop")
+VIRTUAL = ("p-tuning", "prefix", "p-tuning-v2", "dept", "smop")
 FAMILIES_OF_MODELS = (("t5", "t5_v1_1", "bart"), ("gpt2", "llama", "bloom"), ("bert", "roberta"), ("sentence",))
 ANSWERS = ("positive", "negative", "neutral")
 TEXTS = (

@@ -25,6 +25,7 @@ class AdapterPlan:
     rank: int = 8  # of lora and dept
     alpha: int = 16
     longest: int = 0  # of dept: tokens of the longest input, N
+    prompts: int = 4  # of smop: how many there are, K
     dropout: float = 0.0
     targets: tuple[str, ...] = ()  # modules that get matrices or scales; empty for peft's own of the architecture
     layers: tuple[int, ...] = ()  # numbers of the layers that get them; empty for all
@@ -37,6 +38,9 @@ class Adaptation:
 
     offset_names: ClassVar[tuple[str, ...]] = ()
     """Those of `named` whose learning rate is `adapter.offset_lr`."""
+
+    starts: int = 1
+    """Prompts that `start_from` takes, one behind another."""
 
     def __init__(self, backbone: Backbone, named: Mapping[str, nn.Parameter]) -> None:
         self.backbone, self._named = backbone, dict(named)

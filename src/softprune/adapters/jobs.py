@@ -11,6 +11,7 @@ import torch
 from softprune.adapters.base import Adaptation, Tensors, copy_values, set_values
 from softprune.adapters.prefix import prefix_not_defined
 from softprune.adapters.registry import METHODS
+from softprune.adapters.smop import mixture_not_defined
 from softprune.config import LearningRate, Recipe
 from softprune.config.adapters import PREFIXES, WITH_PROMPT
 from softprune.config.field_types import absolute_rate
@@ -50,11 +51,14 @@ def find_mistakes(recipe: Recipe, described: BackboneDescription) -> list[Softpr
     if method.needs_peft and find_spec("peft") is None:
         found.append(SoftpruneError(f"peft, for {method.name}", "not installed", "pip install 'softprune[methods]'"))
     found += _start_mistakes(recipe)
+    reason = None
     if method.name in PREFIXES:
         reason = prefix_not_defined(described.config, described.family)
-        if reason is not None:
-            expected = f"a method that is defined for {described.name} ({described.family})"
-            found.append(SoftpruneError(expected, f"{method.name}: {reason}", "choose another adapter.method"))
+    elif method.name == "smop":
+        reason = mixture_not_defined(described.config)
+    if reason is not None:
+        expected = f"a method that is defined for {described.name} ({described.family})"
+        found.append(SoftpruneError(expected, f"{method.name}: {reason}", "choose another adapter.method"))
     if recipe.tuning.optimiser != "adamw":
         do = "leave tuning.optimiser out"
         found.append(SoftpruneError("tuning.optimiser=adamw for kind: adapt", recipe.tuning.optimiser, do))

@@ -46,6 +46,7 @@ METHODS = {
             "ia3", "adapt", "scales of keys, values and feed-forward parts", "Liu et al. 2022", lr=3e-3, needs_peft=True
         ),
         Method("dept", "adapt", "a short prompt, and an offset by place", "Shi and Lipani 2024"),
+        Method("smop", "adapt", "short prompts, and a router that chooses one", "Choi et al. 2023"),
         Method("prompt", "tune", FORMS[PLAIN].trains, FORMS[PLAIN].source),
         *(
             Method(name, "tune", form.trains, form.source, relative_lr=form.lr)
@@ -65,6 +66,7 @@ _NEW: Registry[Callable[[Backbone, AdapterPlan, int], Adaptation]] = Registry(
         "ia3": "softprune.adapters.peft_layers:ia3",
         "p-tuning": "softprune.adapters.p_tuning:new_prompt",
         "dept": "softprune.adapters.dept:new_offset_prompt",
+        "smop": "softprune.adapters.smop:new_mixture",
         "prefix": "softprune.adapters.prefix:new_prefix",
         "p-tuning-v2": "softprune.adapters.prefix:new_prefix",
     },

@@ -52,6 +52,7 @@ class AdapterContext:
     has_weights: bool = False  # weights or modules inside are trained
     # What is added to an input's embeddings by the place of a token in it, `[N, H]`; nothing beyond N.
     offset: Callable[[], torch.Tensor] | None = None
+    route: Callable[[Batch], torch.Tensor] | None = None  # a prompt `[B, Q, H]` of each input's own, in front of others
     saved: object | None = None  # the saved adapter that the backbone was loaded with
 
     @property
@@ -251,6 +252,13 @@ class Backbone(ABC):
         starts = self.find_starts(places)
         embeds = insert(prompts_RPH.to(inputs_RNH.dtype), inputs_RNH, starts)
         return embeds, insert(mask_RN.new_ones(rows, length), mask_RN, starts)
+
+    def add_routed(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """The prompts `[R, Q + P, H]` with the adapter's own for each input in front, if it has such."""
+        if self.adapter.route is None:
+            return prompts_RPH
+        routed_BQH = self.adapter.route(batch).to(prompts_RPH.dtype)
+        return torch.cat([tile(routed_BQH, len(prompts_RPH)), prompts_RPH], dim=1)
 
     def _add_offset(self, inputs_BNH: torch.Tensor, text_BN: torch.Tensor) -> torch.Tensor:
         """Add what the adapter adds to each place of an input's own tokens, if it does."""

@@ -101,7 +101,7 @@ class CausalBackbone(GenerativeBackbone):
         return self._predict(prompts_RPH, batch, shared)
 
     def _can_share(self, prompts_KPH: torch.Tensor, rows: int, batch: Batch) -> bool:
-        if not self.shares_prompts or self.adapter.is_active or self.model.training:
+        if not self.shares_prompts or self.adapter.is_active or self.adapter.route is not None or self.model.training:
             return False
         # Half of the rows' prompts is the least that pays for a second pass over the weights.
         pays = prompts_KPH.shape[1] > 0 and rows >= 2 * len(prompts_KPH)
@@ -109,6 +109,7 @@ class CausalBackbone(GenerativeBackbone):
 
     def _predict(self, prompts_RPH: torch.Tensor, batch: Batch, shared: SharedPrompts | None) -> TokenPredictions:
         rows = prompts_RPH.shape[0]
+        prompts_RPH = self.add_routed(prompts_RPH, batch)
         stems = find_stems(batch)
         ids_RAT, mask_RAT = tile(batch.answer_ids, rows), tile(batch.answer_mask, rows)
         row, answer, token = torch.nonzero(mask_RAT, as_tuple=True)
@@ -233,7 +234,7 @@ class CausalBackbone(GenerativeBackbone):
     def generate(self, prompts_BPH: torch.Tensor, batch: Batch, max_new_tokens: int) -> list[str]:
         """Greedy continuation with transformers' own generation, rows padded on the left as it wants them."""
         with self.generating():
-            prompts = prompts_BPH.expand(len(batch), *prompts_BPH.shape[-2:])
+            prompts = self.add_routed(prompts_BPH.expand(len(batch), *prompts_BPH.shape[-2:]), batch)
             if self.model.config.model_type in REREAD:
                 return self.decode_generated(self._reread(prompts, batch, max_new_tokens))
             embeds, mask = self.combine(prompts, batch.input_ids, batch.input_mask, batch.places)

@@ -114,7 +114,10 @@ def _run(recipe: Recipe, console: Console | None, run: RunFolder) -> None:
 
 def _start(workspace: Workspace, adaptation: Adaptation) -> None:
     """Begin as the prompt that the recipe starts from, and note what became of its length."""
-    first = initial_prompt(workspace.recipe, workspace.backbone, workspace.task)
+    recipe = workspace.recipe
+    tokens = {"tokens": recipe.prompt.tokens * adaptation.starts}
+    recipe = recipe.model_copy(update={"prompt": recipe.prompt.model_copy(update=tokens)})
+    first = initial_prompt(recipe, workspace.backbone, workspace.task)
     adaptation.start_from(first.vectors_PH)
     with workspace.run.editing() as record:
         record.add_notes(*first.notes)

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from rich.console import Console, Group
 
 from softprune.adapters.prefix import prefix_not_defined
+from softprune.adapters.smop import mixture_not_defined
 from softprune.config import ADAPTERS, BackboneConfig, CompareRecipe, load_config, resolve
 from softprune.config.adapters import PREFIXES
 from softprune.config.schema import MEMORY_KEYS
@@ -124,9 +125,16 @@ def _make_runs(
 def refused_by_model(settings: BackboneConfig, methods: Iterable[str]) -> dict[str, str]:
     """Why a backbone's architecture has no place for some of the methods, by their names."""
     described = describe(settings.name, settings.family, settings.revision, settings.trust_remote_code)
-    prefixes = [method for method in methods if method in PREFIXES]
-    reason = prefix_not_defined(described.config, described.family) if prefixes else None
-    return {} if reason is None else dict.fromkeys(prefixes, reason)
+    reasons = {}
+    for method in methods:
+        reason = None
+        if method in PREFIXES:
+            reason = prefix_not_defined(described.config, described.family)
+        elif method == "smop":
+            reason = mixture_not_defined(described.config)
+        if reason is not None:
+            reasons[method] = reason
+    return reasons
 
 
 def _raise_unless_refused(recipe: CompareRecipe, method: str, path: Path, error: SoftpruneError) -> None:

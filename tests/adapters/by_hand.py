@@ -5,7 +5,7 @@ from __future__ import annotations
 from unittest.mock import patch
 
 import torch
-from adapted import ANSWERS, TEXTS, example
+from adapted import ANSWERS, TEXTS, example, near
 
 from softprune.models.base import Backbone
 from softprune.types import Encoded
@@ -41,6 +41,8 @@ def ours(backbone: Backbone, prompts_1QH: torch.Tensor, texts: list[Encoded]) ->
     batch = backbone.batch(texts)
     with torch.no_grad():
         found = backbone.read_softly(prompts_1QH.expand(len(texts), -1, -1), batch)
+        if backbone.family != "sentence":  # also where a prompt is read once for all of them
+            assert near(backbone.shared_sums(prompts_1QH, batch), found, 1e-5)
     return [row if backbone.family == "sentence" else row[[text.gold]] for row, text in zip(found, texts, strict=True)]
 
 

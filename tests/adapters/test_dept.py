@@ -47,10 +47,11 @@ def offset_by_hand(adaptation: OffsetPrompt) -> torch.Tensor:
     return torch.tensor(rows, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("longest", [64, SHORT])
+@pytest.mark.parametrize(("longest", "dtype"), [(64, "float64"), (64, "float32"), (SHORT, "float64")])
 @pytest.mark.parametrize("model", FAMILIES)
-def test_tokens_are_moved_by_their_place_in_the_text(tiny_models: Models, model: str, longest: int) -> None:
-    adaptation = made(tiny_models(model), longest)
+def test_tokens_are_moved_by_their_place_in_the_text(tiny_models: Models, model: str, longest: int, dtype: str) -> None:
+    """In float32 by layers of our own, where there are some."""
+    adaptation = made(tiny_models(model), longest, dtype)
     backbone = adaptation.backbone
     texts, offset = encoded(backbone), offset_by_hand(adaptation)
     assert len({len(text.input_ids) for text in texts}) > 1  # so that some are padded

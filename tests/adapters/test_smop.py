@@ -55,8 +55,10 @@ def shares_by_hand(router: Sequence[Sequence[float]], mean: Sequence[float]) -> 
 
 
 @pytest.mark.parametrize("model", [model for model in FAMILIES if model != "bloom"])
-def test_an_input_has_the_prompt_of_its_largest_share(tiny_models: Models, model: str) -> None:
-    mixture = made(tiny_models(model))
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_an_input_has_the_prompt_of_its_largest_share(tiny_models: Models, model: str, dtype: str) -> None:
+    """In float32 by layers of our own, where there are some."""
+    mixture = made(tiny_models(model), dtype)
     backbone, texts = mixture.backbone, encoded(mixture.backbone)
     prompts, router = (mixture.named()[name].detach() for name in (PROMPTS, ROUTER))
     found = ours(backbone, mixture.prompts(), texts)
@@ -64,7 +66,7 @@ def test_an_input_has_the_prompt_of_its_largest_share(tiny_models: Models, model
     chosen = [each.index(max(each)) for each in shares]
     assert len(set(chosen)) > 1
     assert all(1.2 / K < max(each) < 0.95 for each in shares)
-    nothing = torch.zeros(0, H, dtype=torch.float64)
+    nothing = torch.zeros(0, H, dtype=prompts.dtype)
 
     def behind(power: int, shift: int) -> list[torch.Tensor]:
         """Each text behind a prompt that is so many places from its own, times a power of its share."""
@@ -81,7 +83,7 @@ def test_an_input_has_the_prompt_of_its_largest_share(tiny_models: Models, model
     assert abs(max(padded) - max(shares[1])) > 1e-3  # padding would count
     batch = backbone.batch(texts)
     with torch.no_grad():
-        assert mixture.probabilities(batch).tolist() == [pytest.approx(each, rel=1e-6) for each in shares]
+        assert mixture.probabilities(batch).tolist() == [pytest.approx(each, rel=1e-4) for each in shares]
 
 
 @pytest.mark.parametrize("model", ["t5", "gpt2", "bloom", "bert", "sentence"])

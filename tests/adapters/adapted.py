@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+from softprune.adapters import jobs
 from softprune.adapters.base import Adaptation
 from softprune.config import Recipe, resolve
 from softprune.models import load_backbone
@@ -15,8 +18,8 @@ from softprune.models.base import Backbone
 from softprune.pipelines.adapt import execute
 from softprune.types import Batch, Example, Segment
 
-METHODS = ("full", "last-layer", "lora", "ia3", "p-tuning", "prefix", "p-tuning-v2")
-VIRTUAL = ("p-tuning", "prefix", "p-tuning-v2")
+METHODS = ("full", "last-layer", "lora", "ia3", "p-tuning", "prefix", "p-tuning-v2", "dept", "smop")
+VIRTUAL = ("p-tuning", "prefix", "p-tuning-v2", "dept", "smop")
 FAMILIES_OF_MODELS = (("t5", "t5_v1_1", "bart"), ("gpt2", "llama", "bloom"), ("bert", "roberta"), ("sentence",))
 ANSWERS = ("positive", "negative", "neutral")
 TEXTS = (
@@ -91,6 +94,29 @@ def recipe_of(model: Path | str, task: Path, method: str, *changes: str) -> Reci
         "selection.resamples=100",
     )
     return resolve([*settings, *changes])
+
+
+class DiedError(Exception):
+    """Of a run that ends in the middle."""
+
+
+def run_dying(recipe: Recipe, out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run to the end, but die after each saved evaluation and go on; how many tries that took."""
+    save = jobs.FolderKeeper.save
+
+    def die_after_saving(*arguments: object) -> None:
+        save(*arguments)  # type: ignore[arg-type]
+        raise DiedError
+
+    monkeypatch.setattr(jobs.FolderKeeper, "save", die_after_saving)
+    tries = 0
+    while not (out / "COMPLETE").exists():
+        tries += 1
+        assert tries < 20
+        with suppress(DiedError):
+            run(recipe, out)
+    monkeypatch.setattr(jobs.FolderKeeper, "save", save)
+    return tries
 
 
 def run(recipe: Recipe, out: Path) -> dict[str, Any]:

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from adapted import recipe_of, run
+from adapted import recipe_of, run, run_dying
 from peft import PrefixTuningConfig, get_peft_model, initialize_kv_prefix_from_text
 from pefts import DEFINED, P, batch_of, difference, mistral, scored
 
 from models import FAMILY
-from softprune.adapters import jobs
 from softprune.adapters.base import AdapterPlan
 from softprune.adapters.prefix import Prefix, new_prefix
 from softprune.config import CompareRecipe, load_config
@@ -88,26 +87,7 @@ def test_a_run_starts_there_and_goes_on_bit_by_bit(
     assert said[0] != said[1]
     assert random["adapter"]["stored_parameters"] == info["adapter"]["stored_parameters"]
 
-    # Dies after each saved evaluation, and is resumed.
-    save = jobs.FolderKeeper.save
-
-    class DiedError(Exception):
-        pass
-
-    def die_after_saving(*arguments: object) -> None:
-        save(*arguments)  # type: ignore[arg-type]
-        raise DiedError
-
-    monkeypatch.setattr(jobs.FolderKeeper, "save", die_after_saving)
-    tries = 0
-    while not (tmp_path / "broken" / "COMPLETE").exists():
-        tries += 1
-        assert tries < 10
-        try:
-            run(recipe, tmp_path / "broken")
-        except DiedError:
-            continue
-    assert tries > 2
+    assert run_dying(recipe, tmp_path / "broken", monkeypatch) > 2
     ended = [(tmp_path / name / "adapter" / "adapter.safetensors").read_bytes() for name in ("run", "broken")]
     assert ended[0] == ended[1]
 

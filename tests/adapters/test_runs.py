@@ -18,6 +18,7 @@ from samples import every_second
 from softprune.adapters import jobs
 from softprune.adapters.jobs import settle_recipe
 from softprune.adapters.registry import METHODS as TABLE
+from softprune.config import LearningRate
 from softprune.errors import ManyErrors, SoftpruneError
 from softprune.models import describe
 from softprune.pipelines.adapt import adapt, execute
@@ -76,7 +77,8 @@ def test_zero_shot_is_the_model_as_it_was(tiny_models: Models, task_file: Path, 
 def test_the_methods_own_settings_stand_in_the_resolved_recipe(tiny_models: Models, task_file: Path) -> None:
     for method in METHODS:
         recipe = settle_recipe(recipe_of(tiny_models("gpt2"), task_file, method))
-        assert recipe.tuning.lr == TABLE[method].lr
+        own = TABLE[method].lr or LearningRate(relative=TABLE[method].relative_lr)
+        assert recipe.tuning.lr == own
         assert (recipe.tuning.optimiser, recipe.tuning.patience) == ("adamw", None)
         assert recipe.tuning.weight_decay == (0.01 if method in ("full", "last-layer") else 0.0)
     named = settle_recipe(recipe_of(tiny_models("gpt2"), task_file, "full", "tuning.lr=0.1", "tuning.weight_decay=0.3"))
@@ -141,7 +143,7 @@ def test_mistakes_are_told_before_weights_load(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("method", "needed"), [("lora", True), ("p-tuning", True), ("full", False)])
+@pytest.mark.parametrize(("method", "needed"), [("lora", True), ("p-tuning", True), ("full", False), ("dept", False)])
 def test_peft_is_asked_for_where_it_is_needed(
     tiny_models: Models, task_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, needed: bool
 ) -> None:

@@ -66,7 +66,7 @@ def test_nothing_else_changes(tiny_models: Models, method: str, model: str) -> N
     backbone = fresh(tiny_models(model))
     batch, before = batch_of(backbone), hashes(backbone)
     backbone.keep_answers(("positive", "negative", "neutral"))
-    adaptation = adapt(backbone, AdapterPlan(method, tokens=3), seed=0)
+    adaptation = adapt(backbone, AdapterPlan(method, tokens=3, longest=64), seed=0)
     steps(adaptation, batch)
     moved, named = changed(before, hashes(backbone)), set(adaptation.named())
     if method == "full":
@@ -99,7 +99,7 @@ def test_off_is_the_backbone_as_it_was(tiny_models: Models, method: str, model: 
     batch = batch_of(backbone)
     backbone.keep_answers(("positive", "negative", "neutral"))
     plain = plain_scores(backbone, batch)
-    adaptation = adapt(backbone, AdapterPlan(method, tokens=3), seed=0)
+    adaptation = adapt(backbone, AdapterPlan(method, tokens=3, longest=64), seed=0)
     shake(adaptation)
     on = adapted_scores(adaptation, batch)
     assert not near(on, plain, 1e-3)

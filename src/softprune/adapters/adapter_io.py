@@ -37,6 +37,8 @@ _WHY_NOT = {
     "full": "all weights were trained: there is nothing beside them",
     "last-layer": "weights of the model itself were trained",
     "p-tuning": "peft puts a prompt before CLS, softprune after it",
+    "dept": "peft has no place for an offset of the input's embeddings",
+    "smop": "peft has no place for a router that gives each input a prompt of its own",
     "prefix": _PREFIX,
     "p-tuning-v2": _PREFIX,
 }
@@ -137,7 +139,7 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
         document = json.loads((place / DOCUMENT).read_text(encoding="utf-8"))
         if not isinstance(document, Mapping) or document.get("schema") != SCHEMA:
             raise ValueError(f"no document of schema {SCHEMA}")
-        plan: AdapterPlan = read_fields(AdapterPlan, document["plan"])
+        plan: AdapterPlan = read_fields(AdapterPlan, document["plan"], later={"longest", "prompts"})
         info: AdapterInfo = read_fields(AdapterInfo, document, later={"embedding_scale", "has_layer_embeddings"})
         if plan.method not in METHODS or info.family not in FAMILIES:
             raise ValueError(f"an unknown method or family: {plan.method}, {info.family}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -22,8 +22,10 @@ class AdapterPlan:
 
     method: str
     tokens: int = 0  # virtual tokens P; 0 where it has none
-    rank: int = 8  # of lora
+    rank: int = 8  # of lora and dept
     alpha: int = 16
+    longest: int = 0  # of dept: tokens of the longest input, N
+    prompts: int = 4  # of smop: how many there are, K
     dropout: float = 0.0
     targets: tuple[str, ...] = ()  # modules that get matrices or scales; empty for peft's own of the architecture
     layers: tuple[int, ...] = ()  # numbers of the layers that get them; empty for all
@@ -33,6 +35,12 @@ class AdapterPlan:
 
 class Adaptation:
     """An adapted backbone: from its making on, every call of the backbone reads with it; `named` is what is trained."""
+
+    offset_names: ClassVar[tuple[str, ...]] = ()
+    """Those of `named` whose learning rate is `adapter.offset_lr`."""
+
+    starts: int = 1
+    """Prompts that `start_from` takes, one behind another."""
 
     def __init__(self, backbone: Backbone, named: Mapping[str, nn.Parameter]) -> None:
         self.backbone, self._named = backbone, dict(named)
@@ -44,6 +52,10 @@ class Adaptation:
     def stored(self) -> Tensors:
         """What must be kept to serve it, on the CPU: what is trained, or what that makes."""
         return copy_values(self._named)
+
+    def start_from(self, vectors_PH: torch.Tensor) -> None:
+        """Begin as a soft prompt would that starts as these vectors; for methods that read `prompt.init`."""
+        raise NotImplementedError
 
     def off(self) -> AbstractContextManager[None]:
         """The backbone as it was before, within the block."""
@@ -68,6 +80,12 @@ class Adaptation:
 
     def train(self, mode: bool) -> None:
         """Switch what is random in training on or off; only some methods draw anything."""
+
+
+def random_entries(backbone: Backbone, tokens: int, seed: int) -> torch.Tensor:
+    """Vectors `[tokens, H]` of any entries of the vocabulary: a prompt's values until `start_from` gives it others."""
+    ids = torch.randint(backbone.vocabulary, (tokens,), generator=torch.Generator().manual_seed(seed))
+    return backbone.embed_ids(ids.tolist()).to(backbone.device)
 
 
 @contextmanager

@@ -11,8 +11,10 @@ import torch
 from softprune.adapters.base import Adaptation, Tensors, copy_values, set_values
 from softprune.adapters.prefix import prefix_not_defined
 from softprune.adapters.registry import METHODS
+from softprune.adapters.smop import mixture_not_defined
 from softprune.config import LearningRate, Recipe
-from softprune.config.schema import PREFIXES
+from softprune.config.adapters import PREFIXES, WITH_PROMPT
+from softprune.config.field_types import absolute_rate
 from softprune.errors import SoftpruneError
 from softprune.models.description import BackboneDescription
 from softprune.training.cost import behind_prompt, latency
@@ -35,7 +37,7 @@ def settle_recipe(recipe: Recipe) -> Recipe:
     method = METHODS[recipe.adapter.method]
     own = {
         "optimiser": "adamw",
-        "lr": method.lr,
+        "lr": method.lr or LearningRate(relative=method.relative_lr),
         "weight_decay": WEIGHT_DECAY if method.whole else 0.0,
         "patience": None,  # the step size falls to the end, so the end is worth waiting for
     }
@@ -46,18 +48,21 @@ def settle_recipe(recipe: Recipe) -> Recipe:
 def find_mistakes(recipe: Recipe, described: BackboneDescription) -> list[SoftpruneError]:
     """What keeps a recipe's method from this backbone; from its configuration alone."""
     method, found = METHODS[recipe.adapter.method], []
-    if not method.whole and find_spec("peft") is None:
+    if method.needs_peft and find_spec("peft") is None:
         found.append(SoftpruneError(f"peft, for {method.name}", "not installed", "pip install 'softprune[methods]'"))
     found += _start_mistakes(recipe)
+    reason = None
     if method.name in PREFIXES:
         reason = prefix_not_defined(described.config, described.family)
-        if reason is not None:
-            expected = f"a method that is defined for {described.name} ({described.family})"
-            found.append(SoftpruneError(expected, f"{method.name}: {reason}", "choose another adapter.method"))
+    elif method.name == "smop":
+        reason = mixture_not_defined(described.config)
+    if reason is not None:
+        expected = f"a method that is defined for {described.name} ({described.family})"
+        found.append(SoftpruneError(expected, f"{method.name}: {reason}", "choose another adapter.method"))
     if recipe.tuning.optimiser != "adamw":
         do = "leave tuning.optimiser out"
         found.append(SoftpruneError("tuning.optimiser=adamw for kind: adapt", recipe.tuning.optimiser, do))
-    if isinstance(recipe.tuning.lr, LearningRate):
+    if isinstance(recipe.tuning.lr, LearningRate) and method.lr is not None:
         do = f"write a number, such as tuning.lr={method.lr:g}"
         found.append(SoftpruneError(f"an absolute tuning.lr for {method.name}", "one relative to the embeddings", do))
     if not method.whole:
@@ -80,7 +85,7 @@ def _start_mistakes(recipe: Recipe) -> list[SoftpruneError]:
         do = "leave adapter.start (--start) out"
         return [SoftpruneError(f"adapter.start=prompt for {' or '.join(PREFIXES)} alone", method, do)]
     named = [f"prompt.{key}" for key in ("init", "text", "file") if key in recipe.prompt.model_fields_set]
-    if named and not starts and recipe.prompt.init != "vocabulary":
+    if named and not starts and method not in WITH_PROMPT and recipe.prompt.init != "vocabulary":
         expected = f"a start that {method} reads"
         do = "add adapter.start=prompt (--start prompt)" if method in PREFIXES else f"leave {named[0]} out"
         return [SoftpruneError(expected, f"{', '.join(named)} beside adapter.start=random", do)]
@@ -150,7 +155,12 @@ def _fit(workspace: Workspace, adaptation: Adaptation, lr: float, work: str) -> 
 
     trained = train(
         AdapterTrainable(workspace, adaptation),
-        weights_adamw(adaptation.named(), lr=lr, weight_decay=recipe.tuning.weight_decay),
+        weights_adamw(
+            adaptation.named(),
+            lr=lr,
+            weight_decay=recipe.tuning.weight_decay,
+            own_rates=_own_rates(workspace, adaptation, lr),
+        ),
         Feed(data.lengths, batch),
         evaluate,
         replace(
@@ -168,6 +178,14 @@ def _fit(workspace: Workspace, adaptation: Adaptation, lr: float, work: str) -> 
     # Candidates are stacked along the first axis; here there is one.
     values = {name: value[0] for name, value in trained.tensors.items()}
     return FittedAdapter(values, trained.best[0], lr, trained.seconds)
+
+
+def _own_rates(workspace: Workspace, adaptation: Adaptation, lr: float) -> dict[str, float]:
+    """Learning rates of those that have one beside `lr`; what a sweep multiplies the one by, it does the other."""
+    if not adaptation.offset_names:
+        return {}
+    rate = absolute_rate(workspace.recipe.adapter.offset_lr, workspace.backbone.embeddings_rms())
+    return dict.fromkeys(adaptation.offset_names, rate * (lr / workspace.lr))
 
 
 def score_adapted(workspace: Workspace, adaptation: Adaptation, data: ScoredSet, scoring: Scoring) -> Scores:

@@ -28,6 +28,7 @@ class Method:
     lr: float | None = None  # learning rate of its own; None for a prompt's, which is relative to the embeddings
     relative_lr: float = DEFAULT_RELATIVE_LR  # a prompt's
     whole: bool = False  # whether weights of the model itself change, so that they are float32 while they train
+    needs_peft: bool = False
 
 
 METHODS = {
@@ -35,11 +36,17 @@ METHODS = {
     for method in (
         Method("full", "adapt", "all weights", "fine-tuning", lr=5e-5, whole=True),
         Method("last-layer", "adapt", "last block, final norm, an untied head", "fine-tuning", lr=5e-4, whole=True),
-        Method("lora", "adapt", "low-rank updates of attention's matrices", "Hu et al. 2021", lr=5e-4),
-        Method("prefix", "adapt", "keys and values of each layer, projected", "Li and Liang 2021", lr=5e-3),
-        Method("p-tuning", "adapt", "a network that makes a prompt", "Liu et al. 2021", lr=1e-3),
-        Method("p-tuning-v2", "adapt", "keys and values of each layer", "Liu et al. 2022", lr=7e-3),
-        Method("ia3", "adapt", "scales of keys, values and feed-forward parts", "Liu et al. 2022", lr=3e-3),
+        Method("lora", "adapt", "low-rank updates of attention's matrices", "Hu et al. 2021", lr=5e-4, needs_peft=True),
+        Method(
+            "prefix", "adapt", "keys and values of each layer, projected", "Li and Liang 2021", lr=5e-3, needs_peft=True
+        ),
+        Method("p-tuning", "adapt", "a network that makes a prompt", "Liu et al. 2021", lr=1e-3, needs_peft=True),
+        Method("p-tuning-v2", "adapt", "keys and values of each layer", "Liu et al. 2022", lr=7e-3, needs_peft=True),
+        Method(
+            "ia3", "adapt", "scales of keys, values and feed-forward parts", "Liu et al. 2022", lr=3e-3, needs_peft=True
+        ),
+        Method("dept", "adapt", "a short prompt, and an offset by place", "Shi and Lipani 2024"),
+        Method("smop", "adapt", "short prompts, and a router that chooses one", "Choi et al. 2023"),
         Method("prompt", "tune", FORMS[PLAIN].trains, FORMS[PLAIN].source),
         *(
             Method(name, "tune", form.trains, form.source, relative_lr=form.lr)
@@ -58,6 +65,8 @@ _NEW: Registry[Callable[[Backbone, AdapterPlan, int], Adaptation]] = Registry(
         "lora": "softprune.adapters.peft_layers:lora",
         "ia3": "softprune.adapters.peft_layers:ia3",
         "p-tuning": "softprune.adapters.p_tuning:new_prompt",
+        "dept": "softprune.adapters.dept:new_offset_prompt",
+        "smop": "softprune.adapters.smop:new_mixture",
         "prefix": "softprune.adapters.prefix:new_prefix",
         "p-tuning-v2": "softprune.adapters.prefix:new_prefix",
     },

@@ -9,12 +9,11 @@ from typing import Any, Final, Literal, get_args
 from pydantic import Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
+from softprune.config.adapters import PREFIXES, WITH_PROMPT, AdapterConfig
 from softprune.config.field_types import Names, RecipeBase, check_known, key, parse_names
 from softprune.config.forms import FORMS, PLAIN
 from softprune.config.recipe_fields import flat_fields
 from softprune.config.schema import (
-    PREFIXES,
-    AdapterConfig,
     BackboneConfig,
     PromptConfig,
     PruningConfig,
@@ -128,7 +127,8 @@ def _drop_unread_start(cell: dict[str, Any]) -> None:
         return
     if adapter["method"] not in PREFIXES:
         adapter.pop("start", None)
-    if adapter.get("start", "random") == "random" and isinstance(prompt, dict):
+    reads_prompt = adapter.get("start", "random") != "random" or adapter["method"] in WITH_PROMPT
+    if not reads_prompt and isinstance(prompt, dict):
         cell["prompt"] = {key: value for key, value in prompt.items() if key not in _STARTS}
 
 

@@ -53,6 +53,11 @@ class LearningRate(Section):
     relative: float = Field(gt=0, description="times the RMS of the input embeddings")
 
 
+def absolute_rate(rate: float | LearningRate, embedding_rms: float) -> float:
+    """A learning rate as a number, for input embeddings of this RMS."""
+    return rate.relative * embedding_rms if isinstance(rate, LearningRate) else rate
+
+
 def _parse_learning_rate(value: object) -> object:
     """A positive number (as text too) or {relative: number}."""
     if isinstance(value, LearningRate):

@@ -121,3 +121,11 @@ def embedding_scale(model: Any) -> float:
     if hasattr(model.get_input_embeddings(), "embed_scale"):
         return 1.0
     return float(getattr(model.get_encoder(), "embed_scale", 1.0))
+
+
+def normalises_inputs(config: Any) -> bool:
+    """Whether a model normalises each input vector before anything is added to it, so that its length is lost."""
+    kind = config.model_type
+    if kind in ("deberta", "deberta-v2"):
+        return not getattr(config, "position_biased_input", True)
+    return kind in ("bloom", "funnel", "modernbert", "modernbert-decoder", "rwkv")

@@ -10,7 +10,7 @@ count of real tokens in every architecture.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -50,6 +50,9 @@ class AdapterContext:
 
     has_prefix: bool = False  # keys and values precede those of every self-attention (`softprune.adapters.prefix`)
     has_weights: bool = False  # weights or modules inside are trained
+    # What is added to an input's embeddings by the place of a token in it, `[N, H]`; nothing beyond N.
+    offset: Callable[[], torch.Tensor] | None = None
+    route: Callable[[Batch], torch.Tensor] | None = None  # a prompt `[B, Q, H]` of each input's own, in front of others
     saved: object | None = None  # the saved adapter that the backbone was loaded with
 
     @property
@@ -235,17 +238,36 @@ class Backbone(ABC):
         ids_BN: torch.Tensor,
         mask_BN: torch.Tensor,
         places: Sequence[int | None] = (),
+        text_BN: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Put the prompts in front of the inputs' embeddings, behind the `leading` tokens.
 
-        `places` says of each input how many tokens precede the prompt instead. Returns embeddings `[R, P + N, H]` in
-        the model's dtype, and their mask `[R, P + N]`, 1 where real.
+        `places` says of each input how many tokens precede the prompt instead. `text_BN` is 1 where the ids are those
+        of the input, and not of an answer behind it; None where all real ones are. Returns embeddings `[R, P + N, H]`
+        in the model's dtype, and their mask `[R, P + N]`, 1 where real.
         """
         rows, length = prompts_RPH.shape[:2]
-        inputs_RNH, mask_RN = tile(self.lookup(ids_BN), rows), tile(mask_BN, rows)
+        inputs_BNH = self._add_offset(self.lookup(ids_BN), mask_BN if text_BN is None else text_BN)
+        inputs_RNH, mask_RN = tile(inputs_BNH, rows), tile(mask_BN, rows)
         starts = self.find_starts(places)
         embeds = insert(prompts_RPH.to(inputs_RNH.dtype), inputs_RNH, starts)
         return embeds, insert(mask_RN.new_ones(rows, length), mask_RN, starts)
+
+    def add_routed(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """The prompts `[R, Q + P, H]` with the adapter's own for each input in front, if it has such."""
+        if self.adapter.route is None:
+            return prompts_RPH
+        routed_BQH = self.adapter.route(batch).to(prompts_RPH.dtype)
+        return torch.cat([tile(routed_BQH, len(prompts_RPH)), prompts_RPH], dim=1)
+
+    def _add_offset(self, inputs_BNH: torch.Tensor, text_BN: torch.Tensor) -> torch.Tensor:
+        """Add what the adapter adds to each place of an input's own tokens, if it does."""
+        if self.adapter.offset is None:
+            return inputs_BNH
+        # A slice and a product, not an index: its gradient is a sum in a fixed order on GPUs too.
+        offset_NH = self.adapter.offset()[: inputs_BNH.shape[1]]
+        offset_NH = F.pad(offset_NH, (0, 0, 0, inputs_BNH.shape[1] - len(offset_NH)))
+        return inputs_BNH + (offset_NH * text_BN[..., None]).to(inputs_BNH.dtype)
 
     def find_starts(self, places: Sequence[int | None]) -> list[int]:
         """How many tokens precede the prompt, of each input of a batch; one number where no input says it."""

@@ -101,7 +101,7 @@ class CausalBackbone(GenerativeBackbone):
         return self._predict(prompts_RPH, batch, shared)
 
     def _can_share(self, prompts_KPH: torch.Tensor, rows: int, batch: Batch) -> bool:
-        if not self.shares_prompts or self.adapter.is_active or self.model.training:
+        if not self.shares_prompts or self.adapter.is_active or self.adapter.route is not None or self.model.training:
             return False
         # Half of the rows' prompts is the least that pays for a second pass over the weights.
         pays = prompts_KPH.shape[1] > 0 and rows >= 2 * len(prompts_KPH)
@@ -109,6 +109,7 @@ class CausalBackbone(GenerativeBackbone):
 
     def _predict(self, prompts_RPH: torch.Tensor, batch: Batch, shared: SharedPrompts | None) -> TokenPredictions:
         rows = prompts_RPH.shape[0]
+        prompts_RPH = self.add_routed(prompts_RPH, batch)
         stems = find_stems(batch)
         ids_RAT, mask_RAT = tile(batch.answer_ids, rows), tile(batch.answer_mask, rows)
         row, answer, token = torch.nonzero(mask_RAT, as_tuple=True)
@@ -159,7 +160,9 @@ class CausalBackbone(GenerativeBackbone):
         """
         if shared is not None:
             at_M = at_M - (at_M // embeds_RLH.shape[1] + 1) * shared.length
-            embeds_RLH = embeds_RLH[:, shared.length :].detach()  # vectors of tokens, which are frozen
+            embeds_RLH = embeds_RLH[:, shared.length :]
+            if self.adapter.offset is None:
+                embeds_RLH = embeds_RLH.detach()  # vectors of tokens, which are frozen
             inputs["past_key_values"] = shared.cache(times)
         return self._read_trunk(embeds_RLH, **inputs).flatten(0, 1), at_M
 
@@ -193,9 +196,10 @@ class CausalBackbone(GenerativeBackbone):
         mask = mask.scatter(1, behind, stems.mask_BUT.flatten(0, 1).long())
         used = int(mask.sum(1).max())
         ids, mask = ids[:, :used], mask[:, :used]
+        text = F.pad(batch.input_mask, (0, tokens)).repeat_interleave(count, dim=0)[:, :used]
         prompt_places = [place for place in batch.places for _ in range(count)]
         beside = self._look_up_layers(ids, rows * count, length, prompt_places)
-        embeds, mask = self.combine(prompts_RPH.repeat_interleave(count, dim=0), ids, mask, prompt_places)
+        embeds, mask = self.combine(prompts_RPH.repeat_interleave(count, dim=0), ids, mask, prompt_places, text)
         # The token at position p is predicted at p - 1.
         at_M = (places.row * count + places.stem) * mask.shape[1]
         at_M = at_M + tile(start_B, rows)[places.row] + length - 1 + places.token
@@ -213,7 +217,7 @@ class CausalBackbone(GenerativeBackbone):
         text, device = length + batch.input_ids.shape[1], batch.input_ids.device
         ids = torch.cat([batch.input_ids, stems.ids_BUT.flatten(1)], dim=1)
         mask = torch.cat([batch.input_mask, stems.mask_BUT.flatten(1).long()], dim=1)
-        embeds, mask = self.combine(prompts_RPH, ids, mask, batch.places)
+        embeds, mask = self.combine(prompts_RPH, ids, mask, batch.places, F.pad(batch.input_mask, (0, count * width)))
         sees = sees_packed(text, count, width, device) & mask[:, None, None, :].bool()
         # A padded place sees itself: a softmax over nothing would be no number.
         sees |= torch.eye(sees.shape[-1], dtype=torch.bool, device=device)
@@ -230,7 +234,7 @@ class CausalBackbone(GenerativeBackbone):
     def generate(self, prompts_BPH: torch.Tensor, batch: Batch, max_new_tokens: int) -> list[str]:
         """Greedy continuation with transformers' own generation, rows padded on the left as it wants them."""
         with self.generating():
-            prompts = prompts_BPH.expand(len(batch), *prompts_BPH.shape[-2:])
+            prompts = self.add_routed(prompts_BPH.expand(len(batch), *prompts_BPH.shape[-2:]), batch)
             if self.model.config.model_type in REREAD:
                 return self.decode_generated(self._reread(prompts, batch, max_new_tokens))
             embeds, mask = self.combine(prompts, batch.input_ids, batch.input_mask, batch.places)

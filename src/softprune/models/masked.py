@@ -38,6 +38,7 @@ class MaskedBackbone(Backbone):
 
     def answer_sums(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Sum of the log-probabilities of an answer's tokens, each at its own mask."""
+        prompts_RPH = self.add_routed(prompts_RPH, batch)
         rows, prompt_length = prompts_RPH.shape[:2]
         counts_BA = batch.answer_mask.sum(-1)
         first_R = tile(batch.slot, rows) + prompt_length

@@ -58,7 +58,7 @@ class SentenceBackbone(Backbone):
     def answer_sums(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Log-softmax over the answers of cosine / 0.05."""
         rows = prompts_RPH.shape[0]
-        texts_RD = self.embed(prompts_RPH, batch.input_ids, batch.input_mask)
+        texts_RD = self.read_softly(prompts_RPH, batch)
         answers_RAD = tile(self._answer_embeddings(batch), rows)
         cosine_RA = F.cosine_similarity(texts_RD[:, None].to(answers_RAD.dtype), answers_RAD, dim=-1)
         exists_RA = tile(batch.answer_mask.any(-1), rows)
@@ -116,7 +116,7 @@ class SentenceBackbone(Backbone):
 
     def read_softly(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Embeddings `[R, D]`: a sentence model's answers say nothing of the vocabulary."""
-        return self.embed(prompts_RPH, batch.input_ids, batch.input_mask)
+        return self.embed(self.add_routed(prompts_RPH, batch), batch.input_ids, batch.input_mask)
 
     def read_plainly(self, prompt_PH: torch.Tensor, example: Encoded) -> torch.Tensor:
         """The text's embedding `[D]`, of the encoder's own forward."""

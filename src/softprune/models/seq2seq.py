@@ -79,6 +79,7 @@ class Seq2SeqBackbone(GenerativeBackbone):
     def _predict(self, prompts_RPH: torch.Tensor, batch: Batch) -> TokenPredictions:
         """Encode each row once, then decode all of its answers against that encoding."""
         rows = prompts_RPH.shape[0]
+        prompts_RPH = self.add_routed(prompts_RPH, batch)
         embeds_RLH, mask_RL = self.combine(prompts_RPH, batch.input_ids, batch.input_mask)
         memory_RLH = self._encode(embeds_RLH, mask_RL)
         ids_RAT, mask_RAT = tile(batch.answer_ids, rows), tile(batch.answer_mask, rows)
@@ -144,7 +145,7 @@ class Seq2SeqBackbone(GenerativeBackbone):
     def generate(self, prompts_BPH: torch.Tensor, batch: Batch, max_new_tokens: int) -> list[str]:
         """Greedy decoding with transformers' own generation."""
         with self.generating():
-            prompts = prompts_BPH.expand(len(batch), *prompts_BPH.shape[-2:])
+            prompts = self.add_routed(prompts_BPH.expand(len(batch), *prompts_BPH.shape[-2:]), batch)
             embeds, mask = self.combine(prompts, batch.input_ids, batch.input_mask)
             if self.model.config.model_type in REREAD:
                 return self.decode_generated(self._reread(embeds, mask, max_new_tokens))

@@ -19,10 +19,10 @@ from softprune.adapters.jobs import (
     score_adapted,
     settle_recipe,
 )
-from softprune.adapters.prefix import Prefix
 from softprune.adapters.registry import METHODS
 from softprune.adapters.registry import adapt as build_adapter
 from softprune.config import Recipe
+from softprune.config.adapters import WITH_PROMPT
 from softprune.config.schema import MEMORY_KEYS
 from softprune.evaluation.baselines import report_adapted
 from softprune.pipelines.xprompt import AnyRecipe, read_recipe
@@ -67,15 +67,17 @@ def _run(recipe: Recipe, console: Console | None, run: RunFolder) -> None:
     seconds = run_clock(run)
     method, asked = METHODS[recipe.adapter.method], recipe.adapter
     plan = AdapterPlan(
-        tokens=recipe.virtual_tokens, **asked.model_dump(exclude={"start", "warmup", "decay", "clip_norm"})
+        tokens=recipe.virtual_tokens,
+        longest=recipe.task.max_length,
+        **asked.model_dump(exclude={"start", "offset_lr", "warmup", "decay", "clip_norm"}),
     )
     watched = watching(console, recipe.tuning.trackers, run.path / TRACKERS, recipe.resolved())
     with watched as watch, closing(EXECUTORS["in-process"]()) as executor:
         workspace = prepare(recipe, run, watch, executor, whole=method.whole, mistakes=partial(find_mistakes, recipe))
         workspace.backbone.keep_answers(workspace.task.definition.fixed_answers)
         adaptation = build_adapter(workspace.backbone, plan, recipe.seed)
-        if isinstance(adaptation, Prefix) and asked.start == "prompt":
-            _start_prefix(workspace, adaptation)
+        if asked.start == "prompt" or plan.method in WITH_PROMPT:
+            _start(workspace, adaptation)
         fitted = fit(workspace, adaptation)
         trainable = {name: parameter.numel() for name, parameter in adaptation.named().items()}
         with run.phase("write"):
@@ -110,10 +112,13 @@ def _run(recipe: Recipe, console: Console | None, run: RunFolder) -> None:
     )
 
 
-def _start_prefix(workspace: Workspace, prefix: Prefix) -> None:
-    """Begin as what the model keeps of the prompt that the recipe starts from, and note what became of its length."""
-    first = initial_prompt(workspace.recipe, workspace.backbone, workspace.task)
-    prefix.start_from(first.vectors_PH)
+def _start(workspace: Workspace, adaptation: Adaptation) -> None:
+    """Begin as the prompt that the recipe starts from, and note what became of its length."""
+    recipe = workspace.recipe
+    tokens = {"tokens": recipe.prompt.tokens * adaptation.starts}
+    recipe = recipe.model_copy(update={"prompt": recipe.prompt.model_copy(update=tokens)})
+    first = initial_prompt(recipe, workspace.backbone, workspace.task)
+    adaptation.start_from(first.vectors_PH)
     with workspace.run.editing() as record:
         record.add_notes(*first.notes)
 

@@ -16,7 +16,9 @@ import torch
 
 from softprune.adapters.base import AdapterPlan
 from softprune.adapters.p_tuning import STORED as VECTORS
+from softprune.adapters.prefix import STORED
 from softprune.adapters.registry import METHODS, restore
+from softprune.config.adapter_schema import KEYS_VALUES
 from softprune.data.definition import Definition
 from softprune.data.definition_loading import check_definition
 from softprune.errors import SoftpruneError
@@ -37,8 +39,7 @@ _WHY_NOT = {
     "full": "all weights were trained: there is nothing beside them",
     "last-layer": "weights of the model itself were trained",
     "p-tuning": "peft puts a prompt before CLS, softprune after it",
-    "prefix": _PREFIX,
-    "p-tuning-v2": _PREFIX,
+    **dict.fromkeys(KEYS_VALUES, _PREFIX),
 }
 
 
@@ -172,13 +173,16 @@ def export_adapter(adapter: SavedAdapter, folder: str | Path) -> tuple[str, ...]
             "inference_mode": True,
             "task_type": TASK_TYPES.get(info.family),
         }
-        # peft keeps numbers under the name of the module, without the adapter's own.
-        tensors = {f"base_model.model.{name.replace('.default', '')}": t for name, t in adapter.tensors.items()}
+        if method in KEYS_VALUES:
+            tensors = {"prompt_embeddings": adapter.tensors[STORED].float()}
+        else:  # peft keeps numbers under the name of the module, without the adapter's own
+            tensors = {f"base_model.model.{name.replace('.default', '')}": t for name, t in adapter.tensors.items()}
         weights = tensor_bytes(tensors, {"format": "pt"})
         files = {CONFIG: (json_text(config, indent=2) + "\n").encode(), WEIGHTS: weights}
     else:
         raise SoftpruneError(
-            "an adapter of lora or ia3, or of p-tuning for a seq2seq or causal backbone, to be written as peft's",
+            "an adapter of lora or ia3, of p-tuning for a seq2seq or causal backbone, or of keys and values for a "
+            "causal one, to be written as peft's",
             f"one of {method}: {_WHY_NOT[method]}",
             use,
         )

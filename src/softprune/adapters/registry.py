@@ -39,6 +39,7 @@ METHODS = {
         Method("prefix", "adapt", "keys and values of each layer, projected", "Li and Liang 2021", lr=5e-3),
         Method("p-tuning", "adapt", "a network that makes a prompt", "Liu et al. 2021", lr=1e-3),
         Method("p-tuning-v2", "adapt", "keys and values of each layer", "Liu et al. 2022", lr=7e-3),
+        Method("cartridge", "adapt", "keys and values in place of a document", "Eyuboglu et al. 2025", lr=5e-3),
         Method("ia3", "adapt", "scales of keys, values and feed-forward parts", "Liu et al. 2022", lr=3e-3),
         Method("prompt", "tune", FORMS[PLAIN].trains, FORMS[PLAIN].source),
         *(
@@ -60,6 +61,7 @@ _NEW: Registry[Callable[[Backbone, AdapterPlan, int], Adaptation]] = Registry(
         "p-tuning": "softprune.adapters.p_tuning:new_prompt",
         "prefix": "softprune.adapters.prefix:new_prefix",
         "p-tuning-v2": "softprune.adapters.prefix:new_prefix",
+        "cartridge": "softprune.adapters.cartridge:new_cartridge",
     },
 )
 # Methods that keep something else than what was trained.
@@ -69,6 +71,7 @@ _STORED: Registry[Callable[[Backbone, AdapterPlan, Mapping[str, Any]], Adaptatio
         "p-tuning": "softprune.adapters.p_tuning:stored_prompt",
         "prefix": "softprune.adapters.prefix:stored_prefix",
         "p-tuning-v2": "softprune.adapters.prefix:stored_prefix",
+        "cartridge": "softprune.adapters.prefix:stored_prefix",
     },
 )
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from softprune.config.adapter_schema import CARTRIDGE, HAVE_TOKENS, AdapterConfig
 from softprune.config.criteria import CRITERIA
 from softprune.config.field_types import (
     DEFAULT_RELATIVE_LR,
     LearningRate,
     Names,
-    Numbers,
     Prices,
     Rate,
     Ratios,
@@ -25,7 +25,6 @@ from softprune.config.field_types import (
 )
 from softprune.config.forms import FORMS, PLAIN, forms_with
 
-PREFIXES: Final = ("prefix", "p-tuning-v2")  # values of adapter.method: keys and values of virtual tokens
 # Fresh seeds of `selection.seeds: auto`.
 FIRST_SEEDS: Final = 5  # with 5 or more, the t distribution costs little
 RANDOM_SEEDS: Final = 3  # of the random mask, which no choice depends on: the fewest that a test needs
@@ -84,8 +83,8 @@ class TaskConfig(DataConfig):
     report_seed: int | None = key(None, "seed that draws those; none is the recipe's seed", ge=0, lt=2**32)
     unlabelled: str | None = key(
         None,
-        "rows without labels, for pruning.teacher to answer: a file of them, or `rest`, what task.shots leaves of the "
-        "training set",
+        "rows without labels, for a teacher (pruning.teacher, or a cartridge's document) to answer: a file of them, or "
+        "`rest`, what task.shots leaves of the training set",
         min_length=1,
     )
     limit_unlabelled: int | None = key(None, "of these rows, the first so many; none takes all", ge=1)
@@ -205,27 +204,6 @@ class TuningConfig(Section):
     def learning_rate(self, embedding_rms: float) -> float:
         """The learning rate as a number, for input embeddings of this RMS."""
         return self.lr.relative * embedding_rms if isinstance(self.lr, LearningRate) else self.lr
-
-
-class AdapterConfig(Section):
-    """How a model is adapted other than by a prompt alone (kind: adapt)."""
-
-    method: Literal["full", "last-layer", "lora", "prefix", "p-tuning", "p-tuning-v2", "ia3"] = key(
-        "lora", "what is trained; softprune methods lists them"
-    )
-    rank: int = key(8, "lora: rank of the two matrices, r", ge=1)
-    alpha: int = key(16, "lora: alpha / rank scales the product of the two matrices", ge=1)
-    dropout: float = key(0.0, "lora: dropout of the matrices' input", ge=0, lt=1)
-    targets: Names = key((), "lora, ia3: names of the modules that are adapted; empty for peft's choice")
-    layers: Numbers = key((), "lora: numbers of the layers, from 0, whose modules are adapted; empty for all")
-    hidden: int | None = key(None, "prefix, p-tuning: width of their network; none is the backbone's own", ge=1)
-    start: Literal["random", "prompt"] = key(
-        "random", "prefix, p-tuning-v2: start as random numbers, or as what the layers keep of prompt.init's prompt"
-    )
-    warmup: float = key(0.06, "share of the steps over which the learning rate rises", ge=0, lt=1)
-    decay: Literal["linear", "none"] = key("linear", "the learning rate after that: falling to 0, or constant")
-    clip_norm: float = key(1.0, "largest norm of a gradient", gt=0)
-    untie_head: bool = key(False, "last-layer: copy an output head that is tied to the embeddings, and train it too")
 
 
 class PruningConfig(Section):
@@ -378,7 +356,14 @@ class Recipe(RecipeBase):
     @property
     def virtual_tokens(self) -> int:
         """Positions of the model that are used before the input: P, but for methods without a prompt."""
-        return 0 if self.kind == "adapt" and self.adapter.method not in (*PREFIXES, "p-tuning") else self.prompt.tokens
+        return 0 if self.kind == "adapt" and self.adapter.method not in HAVE_TOKENS else self.prompt.tokens
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether a teacher answers the training rows, and those without labels."""
+        if self.kind == "adapt":
+            return self.adapter.method == CARTRIDGE
+        return self.kind == "xprompt" and self.pruning.teacher != "none"
 
     def strategy(self, gates_learn: bool = True) -> str:
         """The search that `search.strategy` names, or that `auto` means.

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from softprune.adapters.adapter_io import FOLDER, AdapterInfo, SavedAdapter
 from softprune.adapters.base import Adaptation, AdapterPlan
+from softprune.adapters.cartridge import Cartridge, document_ids
 from softprune.adapters.jobs import (
     WORK,
     FittedAdapter,
@@ -24,7 +25,8 @@ from softprune.adapters.registry import METHODS
 from softprune.adapters.registry import adapt as build_adapter
 from softprune.config import Recipe
 from softprune.config.schema import MEMORY_KEYS
-from softprune.evaluation.baselines import report_adapted
+from softprune.data.document import read_document
+from softprune.evaluation.baselines import Document, report_adapted
 from softprune.pipelines.xprompt import AnyRecipe, read_recipe
 from softprune.prompts.initialization import initial_prompt
 from softprune.runs.executors import EXECUTORS
@@ -67,7 +69,7 @@ def _run(recipe: Recipe, console: Console | None, run: RunFolder) -> None:
     seconds = run_clock(run)
     method, asked = METHODS[recipe.adapter.method], recipe.adapter
     plan = AdapterPlan(
-        tokens=recipe.virtual_tokens, **asked.model_dump(exclude={"start", "warmup", "decay", "clip_norm"})
+        tokens=recipe.virtual_tokens, **asked.model_dump(exclude={"start", "document", "warmup", "decay", "clip_norm"})
     )
     watched = watching(console, recipe.tuning.trackers, run.path / TRACKERS, recipe.resolved())
     with watched as watch, closing(EXECUTORS["in-process"]()) as executor:
@@ -76,7 +78,10 @@ def _run(recipe: Recipe, console: Console | None, run: RunFolder) -> None:
         adaptation = build_adapter(workspace.backbone, plan, recipe.seed)
         if isinstance(adaptation, Prefix) and asked.start == "prompt":
             _start_prefix(workspace, adaptation)
-        fitted = fit(workspace, adaptation)
+        cartridge = adaptation if isinstance(adaptation, Cartridge) else None
+        if cartridge is not None:
+            _study_document(workspace, cartridge)
+        fitted = fit(workspace, adaptation, None if cartridge is None else cartridge.teacher())
         trainable = {name: parameter.numel() for name, parameter in adaptation.named().items()}
         with run.phase("write"):
             saved = _saved(workspace, plan, adaptation, fitted)
@@ -98,14 +103,16 @@ def _run(recipe: Recipe, console: Console | None, run: RunFolder) -> None:
             seconds=fitted.seconds,
             parameters=sum(trainable.values()),
             tokens=plan.tokens or None,
+            document=None if cartridge is None else Document(cartridge.document_tokens, cartridge.score_document),
         )
         measure_latency(workspace, adaptation)
+    rows = len(workspace.train if cartridge is None else workspace.lessons)
     record_totals(
         run,
         seconds=seconds(),
         trainable=sum(trainable.values()),
         stored=stored,
-        steps_an_epoch=schedule(recipe, len(workspace.train)).steps(len(workspace.train))[0],
+        steps_an_epoch=schedule(recipe, rows).steps(rows)[0],
         works=(WORK, "sweep"),
     )
 
@@ -116,6 +123,18 @@ def _start_prefix(workspace: Workspace, prefix: Prefix) -> None:
     prefix.start_from(first.vectors_PH)
     with workspace.run.editing() as record:
         record.add_notes(*first.notes)
+
+
+def _study_document(workspace: Workspace, cartridge: Cartridge) -> None:
+    """Read the document, if it fits, and note how long it is."""
+    recipe, backbone = workspace.recipe, workspace.backbone
+    ids = document_ids(backbone, read_document(str(recipe.adapter.document)))
+    scoring = workspace.reporting
+    generated = scoring.max_answer_length if scoring.match == "generate" else 0
+    cartridge.check_room(len(ids), (workspace.lessons, workspace.select), generated)
+    cartridge.study(ids)
+    with workspace.run.editing() as record:
+        record.add_notes(f"the document has {len(ids)} tokens, the cartridge {cartridge.tokens}")
 
 
 def _saved(workspace: Workspace, plan: AdapterPlan, adaptation: Adaptation, fitted: FittedAdapter) -> SavedAdapter:

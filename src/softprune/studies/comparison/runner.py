@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 from rich.console import Console, Group
 
+from softprune.adapters.cartridge import cartridge_not_defined
 from softprune.adapters.prefix import prefix_not_defined
 from softprune.config import ADAPTERS, BackboneConfig, CompareRecipe, load_config, resolve
+from softprune.config.adapter_schema import CARTRIDGE, PREFIXES
 from softprune.config.schema import MEMORY_KEYS
 from softprune.data import load_task
 from softprune.errors import ManyErrors, SoftpruneError, explain_system_error
@@ -29,8 +31,6 @@ from softprune.studies.run_cache import Spec, execute_run, under_heading
 from softprune.studies.run_result import FinishedRun
 
 AnyRecipe: TypeAlias = CompareRecipe | Mapping[str, Any] | str | Path
-# Methods that give every layer keys and values, which some architectures don't take.
-_PREFIXES: Final = ("prefix", "p-tuning-v2")
 
 
 def execute(
@@ -125,9 +125,9 @@ def _make_runs(
 def refused_by_model(settings: BackboneConfig, methods: Iterable[str]) -> dict[str, str]:
     """Why a backbone's architecture has no place for some of the methods, by their names."""
     described = describe(settings.name, settings.family, settings.revision, settings.trust_remote_code)
-    prefixes = [method for method in methods if method in _PREFIXES]
-    reason = prefix_not_defined(described.config, described.family) if prefixes else None
-    return {} if reason is None else dict.fromkeys(prefixes, reason)
+    checks = dict.fromkeys(PREFIXES, prefix_not_defined) | {CARTRIDGE: cartridge_not_defined}
+    reasons = {name: checks[name](described.config, described.family) for name in methods if name in checks}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def _raise_unless_refused(recipe: CompareRecipe, method: str, path: Path, error: SoftpruneError) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +243,10 @@ def test_peft_lays_it_out_otherwise_elsewhere(method: str, recipe: Callable[...,
     run(recipe("tuning.epochs=1", model="t5", method=method), tmp_path / "run")
     with pytest.raises(SoftpruneError, match=f"one of {method}: peft lays out a prefix otherwise for encoder-decoders"):
         export_adapter(read_adapter(tmp_path / "run"), tmp_path / "peft")
+
+
+def test_an_older_adapter_has_no_shape_to_give_peft(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    run(recipe("tuning.epochs=1", method="p-tuning-v2"), tmp_path / "run")
+    older = replace(read_adapter(tmp_path / "run"), peft=None)
+    with pytest.raises(SoftpruneError, match="one of p-tuning-v2: a version before 0.2 left out the shape"):
+        export_adapter(older, tmp_path / "peft")

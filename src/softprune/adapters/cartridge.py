@@ -6,8 +6,8 @@
 
 (Eyuboglu et al. 2025, arXiv 2506.06266, sections 3 and 4; peft's CARTRIDGE). They start as the keys and values of the
 document's first P tokens. The first of these stays as it is: attention that goes nowhere goes there, and a model whose
-sink moves is unstable. The paper's self-study, in which the model writes the training texts about parts of the
-document itself, is left to whoever makes the task's rows.
+sink moves is unstable. The rows are the task's, rows without labels, and those that the model
+writes itself (`softprune.adapters.self_study`).
 
 The document's keys and values are kept, so that it is read once and not for every batch. Where the tokenizer begins a
 text with a token of its own, the teacher reads that in front of the document alone, as it would of one text.
@@ -88,6 +88,12 @@ class Cartridge(Prefix):
         """Q."""
         return len(self._document())
 
+    @property
+    def limit(self) -> int | None:
+        """Tokens that the model reads at once; None where nothing limits them."""
+        limits = [limit for limit in (self.backbone.info.positions, self.shape.window) if limit is not None]
+        return min(limits, default=None)
+
     @contextmanager
     def behind_document(self, batch: Batch) -> Iterator[Batch]:
         """Within the block, the backbone reads the document in the cartridge's place; the batch to read behind it."""
@@ -106,16 +112,16 @@ class Cartridge(Prefix):
         Raises:
             SoftpruneError: it doesn't.
         """
-        info = self.backbone.info
-        limits = [limit for limit in (info.positions, self.shape.window) if limit is not None]
+        limit = self.limit
         encoded = [each for part in sets for each in part.encoded]
         beside = max(len(each.input_ids) + max(generated, *map(len, each.answer_ids)) for each in encoded)
-        if not limits or tokens + beside <= min(limits):
+        if limit is None or tokens + beside <= limit:
             return
         raise SoftpruneError(
-            f"a document that fits into {min(limits)} tokens, which {info.name} reads at once, with texts and answers",
+            f"a document that fits into {limit} tokens, which {self.backbone.info.name} reads at once, with texts and "
+            "answers",
             f"{tokens} tokens in adapter.document, and {beside} in the longest text with its answer",
-            f"shorten it to {max(0, min(limits) - beside)} tokens, lower task.max_length, or choose another model",
+            f"shorten it to {max(0, limit - beside)} tokens, lower task.max_length, or choose another model",
         )
 
     def score_document(self, data: ScoredSet, scoring: Scoring) -> Scores | None:

@@ -16,6 +16,7 @@ from softprune.config import LearningRate, Recipe
 from softprune.config.adapter_schema import CARTRIDGE, KEYS_VALUES, PREFIXES
 from softprune.data.document import read_document
 from softprune.errors import SoftpruneError, gathered
+from softprune.models.batching import take_rows
 from softprune.models.description import BackboneDescription
 from softprune.training.cost import behind_prompt, latency
 from softprune.training.jobs import FolderKeeper, best_rate, chosen_work, schedule, sweep_candidate
@@ -96,7 +97,11 @@ def _document_mistakes(recipe: Recipe) -> list[SoftpruneError]:
     method, document, tokens = recipe.adapter.method, recipe.adapter.document, recipe.prompt.tokens
     if method != CARTRIDGE:
         do = "leave adapter.document (--document) out"
-        return [SoftpruneError(f"adapter.document for {CARTRIDGE} alone", method, do)] if document else []
+        wrong = [SoftpruneError(f"adapter.document for {CARTRIDGE} alone", method, do)] if document else []
+        if recipe.adapter.self_study:
+            do = "leave adapter.self_study out"
+            wrong.append(SoftpruneError(f"adapter.self_study for {CARTRIDGE} alone", method, do))
+        return wrong
     found: list[SoftpruneError] = []
     if document is None:
         do = "name a text file in adapter.document (--document)"
@@ -135,8 +140,18 @@ class AdapterTrainable(WeightsTrainable):
             prompts = self.adaptation.prompts()
             if self.teacher is None:
                 return backbone.losses(prompts, batch, scoring.loss, scoring.score)
-            losses_B = self.teacher.losses(backbone, prompts, batch, scoring.loss, scoring.score, [len(batch)])
-            return losses_B[None]
+            return self._taught(self.teacher, prompts, batch)[None]
+
+    def _taught(self, teacher: Teacher, prompts: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """`[B]`; over next tokens where a row has one answer, as those of self-study have, and else over answers."""
+        backbone, scoring = self.workspace.backbone, self.workspace.scoring
+        writes_B = batch.answer_mask.any(-1).sum(-1) == 1
+        parts = [at for at in (writes_B.nonzero()[:, 0], (~writes_B).nonzero()[:, 0]) if len(at)]
+        losses = []
+        for at in parts:
+            rows = take_rows(batch, at)
+            losses.append(teacher.losses(backbone, prompts, rows, scoring.loss, scoring.score, [len(rows)]))
+        return torch.cat(losses)[torch.cat(parts).argsort()]
 
 
 def fit(workspace: Workspace, adaptation: Adaptation, teacher: Teacher | None = None) -> FittedAdapter:

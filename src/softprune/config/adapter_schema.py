@@ -31,6 +31,9 @@ class AdapterConfig(Section):
     document: str | None = key(
         None, "cartridge: a UTF-8 text file, in place of which the model reads the cartridge", min_length=1
     )
+    self_study: int = key(
+        0, "cartridge: questions about parts of the document that the model writes itself, and answers; at most", ge=0
+    )
     warmup: float = key(0.06, "share of the steps over which the learning rate rises", ge=0, lt=1)
     decay: Literal["linear", "none"] = key("linear", "the learning rate after that: falling to 0, or constant")
     clip_norm: float = key(1.0, "largest norm of a gradient", gt=0)

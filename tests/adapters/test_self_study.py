@@ -105,6 +105,12 @@ def test_a_question_is_asked_once_and_an_empty_one_never(
     assert row["question"].lower() == "what is"
 
 
+def test_an_answer_ends_where_the_next_question_begins(cartridge: Cartridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "To sell fish.\nOn the quay.\nQuestion: What else?\nAnswer: No"
+    monkeypatch.setattr(type(cartridge.backbone), "generate", lambda _, __, batch, ___: [said] * len(batch))
+    assert rows_of(cartridge) == [{"question": "To sell fish.", "answer": "To sell fish.\nOn the quay."}]
+
+
 def test_rows_of_both_kinds_in_a_batch(tiny_models: Models) -> None:
     backbone = fresh(tiny_models("gpt2"), "float64")
     cartridge = new_cartridge(backbone, AdapterPlan("cartridge", tokens=5), 0)

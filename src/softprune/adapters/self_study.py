@@ -56,8 +56,9 @@ def write_rows(
     answers: list[str] = []
     if questions:
         texts = [as_text(question, chat) for question in questions]
-        answers = _generate(cartridge, texts, chat, answer_tokens, cartridge.behind_document)
-    rows = [{"question": q, "answer": a} for q, a in zip(questions, answers, strict=True) if a.strip()]
+        written = _generate(cartridge, texts, chat, answer_tokens, cartridge.behind_document)
+        answers = [text if chat is not None else _one_answer(text) for text in written]
+    rows = [{"question": q, "answer": a} for q, a in zip(questions, answers, strict=True) if a]
     if not rows:
         found = f"none among {count} of {cartridge.backbone.info.name}"
         do = "choose a model that follows instructions, or leave adapter.self_study out"
@@ -113,6 +114,11 @@ def _generate(
 def _share(cartridge: Cartridge, most: int, parts: int) -> int:
     """So many tokens, or less where the model reads few."""
     return most if cartridge.limit is None else min(most, cartridge.limit // parts)
+
+
+def _one_answer(text: str) -> str:
+    """What was written up to the next question, which a text that nothing ends often goes on with."""
+    return text.partition(f"\n{_CUE}")[0].strip()
 
 
 def _one_line(text: str) -> str:

@@ -183,10 +183,13 @@ def test_methods_lists_all_of_them(softprune: Softprune) -> None:
 
 
 def test_methods_of_a_backbone(softprune: Softprune, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = softprune("methods", "--backbone", "tiny")
+    answer = softprune("methods", "--backbone", "tiny-causal")
     assert answer.code == 0
     assert "not defined" not in answer.out
     assert len(re.findall(r" yes *$", answer.out, re.MULTILINE)) == len(METHODS)
+    answer = softprune("methods", "--backbone", "tiny")
+    assert len(re.findall(r" yes *$", answer.out, re.MULTILINE)) == len(METHODS) - 1
+    assert re.search(r"^cartridge: not defined: .* in causal models alone$", answer.out, re.MULTILINE)
     monkeypatch.setattr("softprune.studies.comparison.runner.prefix_not_defined", lambda *_: "no such layers")
     answer = softprune("methods", "--backbone", "tiny")
     assert re.search(r"^prefix .*not defined *$", answer.out, re.MULTILINE)

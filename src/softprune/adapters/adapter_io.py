@@ -16,7 +16,9 @@ import torch
 
 from softprune.adapters.base import AdapterPlan
 from softprune.adapters.p_tuning import STORED as VECTORS
+from softprune.adapters.prefix import STORED
 from softprune.adapters.registry import METHODS, restore
+from softprune.config.adapter_schema import KEYS_VALUES
 from softprune.data.definition import Definition
 from softprune.data.definition_loading import check_definition
 from softprune.errors import SoftpruneError
@@ -32,6 +34,7 @@ FOLDER = "adapter"
 """Of an adapter in a run's folder."""
 DOCUMENT, TENSORS = "adapter.json", "adapter.safetensors"
 SCHEMA = 1
+_OLDER = "a version before 0.2 left out the shape of its keys and values, which peft asks for: train it again"
 _PREFIX = "peft lays out a prefix otherwise for encoder-decoders, and has no task for encoders that embed or fill masks"
 _WHY_NOT = {
     "full": "all weights were trained: there is nothing beside them",
@@ -39,8 +42,7 @@ _WHY_NOT = {
     "p-tuning": "peft puts a prompt before CLS, softprune after it",
     "dept": "peft has no place for an offset of the input's embeddings",
     "smop": "peft has no place for a router that gives each input a prompt of its own",
-    "prefix": _PREFIX,
-    "p-tuning-v2": _PREFIX,
+    **dict.fromkeys(KEYS_VALUES, _PREFIX),
 }
 
 
@@ -160,6 +162,7 @@ def export_adapter(adapter: SavedAdapter, folder: str | Path) -> tuple[str, ...]
     A SoftpruneError for methods and families that peft has no place for, and for a folder that holds something.
     """
     info, method = adapter.info, adapter.plan.method
+    is_prefix = method in KEYS_VALUES
     use = "use it with softprune predict, or softprune.read_adapter(FOLDER).load() in Python"
     if method == "p-tuning" and info.family in TASK_TYPES:
         chat = adapter.definition.conversation
@@ -174,14 +177,17 @@ def export_adapter(adapter: SavedAdapter, folder: str | Path) -> tuple[str, ...]
             "inference_mode": True,
             "task_type": TASK_TYPES.get(info.family),
         }
-        # peft keeps numbers under the name of the module, without the adapter's own.
-        tensors = {f"base_model.model.{name.replace('.default', '')}": t for name, t in adapter.tensors.items()}
+        if is_prefix:
+            tensors = {"prompt_embeddings": adapter.tensors[STORED].float()}
+        else:  # peft keeps numbers under the name of the module, without the adapter's own
+            tensors = {f"base_model.model.{name.replace('.default', '')}": t for name, t in adapter.tensors.items()}
         weights = tensor_bytes(tensors, {"format": "pt"})
         files = {CONFIG: (json_text(config, indent=2) + "\n").encode(), WEIGHTS: weights}
     else:
         raise SoftpruneError(
-            "an adapter of lora or ia3, or of p-tuning for a seq2seq or causal backbone, to be written as peft's",
-            f"one of {method}: {_WHY_NOT[method]}",
+            "an adapter of lora or ia3, of p-tuning for a seq2seq or causal backbone, or of keys and values for a "
+            "causal one, to be written as peft's",
+            f"one of {method}: {_OLDER if is_prefix and info.family == 'causal' else _WHY_NOT[method]}",
             use,
         )
     write_folder(Path(folder), files)

@@ -9,13 +9,14 @@ from importlib.util import find_spec
 import torch
 
 from softprune.adapters.base import Adaptation, Tensors, copy_values, set_values
-from softprune.adapters.prefix import prefix_not_defined
-from softprune.adapters.registry import METHODS
-from softprune.adapters.smop import mixture_not_defined
+from softprune.adapters.cartridge import FROZEN
+from softprune.adapters.registry import METHODS, why_not_defined
 from softprune.config import LearningRate, Recipe
-from softprune.config.adapters import PREFIXES, WITH_PROMPT
+from softprune.config.adapter_schema import CARTRIDGE, PREFIXES, WITH_PROMPT
 from softprune.config.field_types import absolute_rate
-from softprune.errors import SoftpruneError
+from softprune.data.document import read_document
+from softprune.errors import SoftpruneError, gathered
+from softprune.models.batching import take_rows
 from softprune.models.description import BackboneDescription
 from softprune.training.cost import behind_prompt, latency
 from softprune.training.jobs import FolderKeeper, best_rate, chosen_work, schedule, sweep_candidate
@@ -23,6 +24,7 @@ from softprune.training.loop import Evaluation, train
 from softprune.training.optimizers import weights_adamw
 from softprune.training.scoring import ScoredSet, Scoring, score_prompts
 from softprune.training.session import Workspace
+from softprune.training.teaching import Teacher
 from softprune.training.trainable import Feed, WeightsTrainable, products_in, seed_dropout
 from softprune.types import Batch, Scores
 
@@ -50,12 +52,8 @@ def find_mistakes(recipe: Recipe, described: BackboneDescription) -> list[Softpr
     method, found = METHODS[recipe.adapter.method], []
     if method.needs_peft and find_spec("peft") is None:
         found.append(SoftpruneError(f"peft, for {method.name}", "not installed", "pip install 'softprune[methods]'"))
-    found += _start_mistakes(recipe)
-    reason = None
-    if method.name in PREFIXES:
-        reason = prefix_not_defined(described.config, described.family)
-    elif method.name == "smop":
-        reason = mixture_not_defined(described.config)
+    found += [*_start_mistakes(recipe), *_document_mistakes(recipe)]
+    reason = why_not_defined(method.name, described)
     if reason is not None:
         expected = f"a method that is defined for {described.name} ({described.family})"
         found.append(SoftpruneError(expected, f"{method.name}: {reason}", "choose another adapter.method"))
@@ -92,6 +90,29 @@ def _start_mistakes(recipe: Recipe) -> list[SoftpruneError]:
     return []
 
 
+def _document_mistakes(recipe: Recipe) -> list[SoftpruneError]:
+    """What keeps a cartridge from its document, and other methods from one that they wouldn't read."""
+    method, document, tokens = recipe.adapter.method, recipe.adapter.document, recipe.prompt.tokens
+    if method != CARTRIDGE:
+        do = "leave adapter.document (--document) out"
+        wrong = [SoftpruneError(f"adapter.document for {CARTRIDGE} alone", method, do)] if document else []
+        if recipe.adapter.self_study:
+            do = "leave adapter.self_study out"
+            wrong.append(SoftpruneError(f"adapter.self_study for {CARTRIDGE} alone", method, do))
+        return wrong
+    found: list[SoftpruneError] = []
+    if document is None:
+        do = "name a text file in adapter.document (--document)"
+        found.append(SoftpruneError("a document for the cartridge to stand for", "no adapter.document", do))
+    else:
+        with gathered(found):
+            read_document(document)
+    if tokens <= FROZEN:
+        expected = f"prompt.tokens above {FROZEN} for {CARTRIDGE}, whose first token stays as it is"
+        found.append(SoftpruneError(expected, f"{tokens}", f"set prompt.tokens (--tokens) to {FROZEN + 1} at least"))
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class FittedAdapter:
     """A trained adapter."""
@@ -103,44 +124,61 @@ class FittedAdapter:
 
 
 class AdapterTrainable(WeightsTrainable):
-    """One adapter and the loss of the backbone that reads with it."""
+    """One adapter and the loss of the backbone that reads with it, by the labels or by a teacher."""
 
-    def __init__(self, workspace: Workspace, adaptation: Adaptation) -> None:
+    def __init__(self, workspace: Workspace, adaptation: Adaptation, teacher: Teacher | None = None) -> None:
         super().__init__(adaptation.named())
-        self.workspace, self.adaptation = workspace, adaptation
+        self.workspace, self.adaptation, self.teacher = workspace, adaptation, teacher
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """`[1, B]`."""
         self.adaptation.train(True)
         backbone, scoring = self.workspace.backbone, self.workspace.scoring
         with _products(self.workspace):
-            return backbone.losses(self.adaptation.prompts(), batch, scoring.loss, scoring.score)
+            prompts = self.adaptation.prompts()
+            if self.teacher is None:
+                return backbone.losses(prompts, batch, scoring.loss, scoring.score)
+            return self._taught(self.teacher, prompts, batch)[None]
+
+    def _taught(self, teacher: Teacher, prompts: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """`[B]`; over next tokens where a row has one answer, as those of self-study have, and else over answers."""
+        backbone, scoring = self.workspace.backbone, self.workspace.scoring
+        writes_B = batch.answer_mask.any(-1).sum(-1) == 1
+        parts = [at for at in (writes_B.nonzero()[:, 0], (~writes_B).nonzero()[:, 0]) if len(at)]
+        losses = []
+        for at in parts:
+            rows = take_rows(batch, at)
+            losses.append(teacher.losses(backbone, prompts, rows, scoring.loss, scoring.score, [len(rows)]))
+        return torch.cat(losses)[torch.cat(parts).argsort()]
 
 
-def fit(workspace: Workspace, adaptation: Adaptation) -> FittedAdapter:
-    """Train an adapter; with a sweep, at each of its step sizes. The backbone then reads with the best on `select`."""
+def fit(workspace: Workspace, adaptation: Adaptation, teacher: Teacher | None = None) -> FittedAdapter:
+    """Train an adapter by the labels, or by a teacher, on rows without labels too; with a sweep, at each step size.
+
+    The backbone then reads with the best on `select`.
+    """
     multiples = workspace.recipe.tuning.sweep
     if multiples is None:
         with workspace.run.phase("tune"):
-            best = _fit(workspace, adaptation, workspace.lr, WORK)
+            best = _fit(workspace, adaptation, teacher, workspace.lr, WORK)
     else:
         start = copy_values(adaptation.named())
 
         def train_with(lr: float, work: str) -> Evaluation:
             set_values(adaptation.named(), start)
-            return _fit(workspace, adaptation, lr, work).evaluation
+            return _fit(workspace, adaptation, teacher, lr, work).evaluation
 
         with workspace.run.phase("sweep"):
             lr = best_rate(workspace.run, workspace.lr, multiples, train_with)
             # Its finished work is read back from the run's folder.
-            best = _fit(workspace, adaptation, lr, chosen_work(workspace.run) or WORK)
+            best = _fit(workspace, adaptation, teacher, lr, chosen_work(workspace.run) or WORK)
     set_values(adaptation.named(), best.values)
     return best
 
 
-def _fit(workspace: Workspace, adaptation: Adaptation, lr: float, work: str) -> FittedAdapter:
+def _fit(workspace: Workspace, adaptation: Adaptation, teacher: Teacher | None, lr: float, work: str) -> FittedAdapter:
     """Train at one step size, as a piece of work."""
-    recipe, data = workspace.recipe, workspace.train
+    recipe, data = workspace.recipe, workspace.train if teacher is None else workspace.lessons
     phase, name = WORK, "adapted"
     if work != WORK:
         phase, name = "sweep", sweep_candidate(work)
@@ -154,7 +192,7 @@ def _fit(workspace: Workspace, adaptation: Adaptation, lr: float, work: str) -> 
         return [Evaluation(workspace.task.choice.value(scores), scores.loss)]
 
     trained = train(
-        AdapterTrainable(workspace, adaptation),
+        AdapterTrainable(workspace, adaptation, teacher),
         weights_adamw(
             adaptation.named(),
             lr=lr,

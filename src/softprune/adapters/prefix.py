@@ -21,10 +21,11 @@ the other half never where the number of layers is even. Here each layer has its
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -60,11 +61,14 @@ class Prefix(Adaptation):
     The parameters of the module, peft's `PrefixEncoder`, are what is trained.
     """
 
+    peft_type: ClassVar = "PREFIX_TUNING"
+
     def __init__(self, backbone: Backbone, module: nn.Module, shape: Shape, tokens: int) -> None:
         super().__init__(backbone, dict(module.named_parameters()))
         self.module, self.shape, self.tokens = module, shape, tokens
         # What is added to a network's output; a run that is resumed makes it again, and `stored` includes it.
         self._offset: torch.Tensor | None = None
+        self._other: torch.Tensor | None = None  # what is read in the prefix's place
         # RoBERTa and similar models count positions from behind the padding index: given embeddings, they begin there
         # whatever they have read before.
         trunk = backbone.trunk
@@ -81,28 +85,55 @@ class Prefix(Adaptation):
         return numbers if self._offset is None else numbers + self._offset
 
     @torch.no_grad()
-    def start_from(self, vectors_PH: torch.Tensor) -> None:
-        """Begin as the keys and values that the layers keep of P vectors, read without this prefix.
+    def keep(self, vectors_QH: torch.Tensor) -> torch.Tensor:
+        """What the layers keep of Q vectors, read without this prefix: `[Q, L * 2 * heads * D]`, in the layers' dtype.
 
         An encoder-decoder's decoder reads them in front of what its encoder makes of the same vectors.
 
         Raises:
-            SoftpruneError: a layer doesn't look back over all P.
+            SoftpruneError: a layer doesn't look back over all Q.
         """
         with self.off():
-            layers = _keeping(self.backbone, vectors_PH.to(self.backbone.device, self.backbone.dtype)[None])
+            layers = _keeping(self.backbone, vectors_QH.to(self.backbone.device, self.backbone.dtype)[None])
         kept = [torch.stack([layer.keys[0], layer.values[0]]).to(layers[0].keys) for layer in layers]
-        fewest = min(part_2hPD.shape[2] for part_2hPD in kept)
-        if fewest < len(vectors_PH):
+        fewest = min(part_2hQD.shape[2] for part_2hQD in kept)
+        if fewest < len(vectors_QH):
             expected = (
                 f"a prefix of at most {fewest} tokens to start from a text, since some layers look no further back"
             )
-            raise SoftpruneError(expected, f"{len(vectors_PH)}", "lower prompt.tokens, or set adapter.start=random")
-        start = torch.stack(kept).permute(3, 0, 1, 2, 4).flatten(1).to(self.keys_values())
+            raise SoftpruneError(expected, f"{len(vectors_QH)}", "lower prompt.tokens, or set adapter.start=random")
+        return torch.stack(kept).permute(3, 0, 1, 2, 4).flatten(1)
+
+    @torch.no_grad()
+    def start_from(self, vectors_PH: torch.Tensor) -> None:
+        """Begin as the keys and values that the layers keep of P vectors; errors as of `keep`."""
+        start = self.keep(vectors_PH).to(self.keys_values())
         if self.module.prefix_projection:
             self._offset = start - self.keys_values()
         else:
             self.module.get_parameter("embedding.weight").copy_(start)
+
+    @contextmanager
+    def reading(self, numbers_QX: torch.Tensor) -> Iterator[None]:
+        """Within the block, the backbone reads what `keep` gave of Q vectors in place of the prefix."""
+        before, self._other = self._other, numbers_QX
+        try:
+            yield
+        finally:
+            self._other = before
+
+    def peft_config(self) -> dict[str, Any] | None:
+        """Of a causal model's keys and values; for encoder-decoders peft lays them out otherwise."""
+        if self.backbone.family != "causal":
+            return None
+        return {
+            "peft_type": self.peft_type,
+            "num_virtual_tokens": self.tokens,
+            "token_dim": self.shape.heads * self.shape.size,
+            "num_attention_heads": self.shape.heads,
+            "num_layers": len(self.shape.places),
+            "num_transformer_submodules": 1,
+        }
 
     def stored(self) -> Tensors:
         """Keys and values; a network that makes them isn't needed any more."""
@@ -129,22 +160,25 @@ class Prefix(Adaptation):
         if window is not None and length > window:  # padding in front of a text would part it from the prefix too
             expected = f"prefix, text and answer of at most {window} tokens, since some layers look no further back"
             raise SoftpruneError(expected, f"{length}", "lower task.max_length, or choose another model or method")
+        tokens = self.tokens if self._other is None else len(self._other)
         given = {"past_key_values": cache}
         mask = kwargs.get("attention_mask")
         if mask is not None:  # of tokens [R, L], 1 where real, or added to scores [R, 1, L, L]: all see the prefix
             seen = mask.new_ones if mask.dim() == 2 else mask.new_zeros
-            given["attention_mask"] = torch.cat([seen(*mask.shape[:-1], self.tokens), mask], dim=-1)
+            given["attention_mask"] = torch.cat([seen(*mask.shape[:-1], tokens), mask], dim=-1)
         for name in ("position_ids", "cache_position"):
             if kwargs.get(name) is not None:
-                given[name] = kwargs[name] + self.tokens
+                given[name] = kwargs[name] + tokens
         if self._first is not None:
-            places = torch.arange(read.shape[1], device=read.device) + self._first + self.tokens
+            places = torch.arange(read.shape[1], device=read.device) + self._first + tokens
             given["position_ids"] = places.expand(read.shape[:2])
         return args, kwargs | given
 
     def _fill(self, cache: Any, rows: int) -> None:
         """Put the prefix into a model's empty cache, the same for every row."""
-        by_layer = self.keys_values().view(self.tokens, -1, 2, self.shape.heads, self.shape.size).permute(1, 2, 3, 0, 4)
+        numbers_PX = self.keys_values() if self._other is None else self._other
+        by_layer = numbers_PX.view(len(numbers_PX), -1, 2, self.shape.heads, self.shape.size)
+        by_layer = by_layer.permute(1, 2, 3, 0, 4)
         held = _self_attention(cache)
         for layer, (device, dtype) in enumerate(self.shape.places):
             keys, values = by_layer[layer].to(device, dtype)[:, None].expand(-1, rows, -1, -1, -1)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from softprune.adapters.base import Adaptation, AdapterPlan
     from softprune.models.base import Backbone
+    from softprune.models.description import BackboneDescription
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,9 @@ METHODS = {
         Method("p-tuning", "adapt", "a network that makes a prompt", "Liu et al. 2021", lr=1e-3, needs_peft=True),
         Method("p-tuning-v2", "adapt", "keys and values of each layer", "Liu et al. 2022", lr=7e-3, needs_peft=True),
         Method(
+            "cartridge", "adapt", "keys and values for a document", "Eyuboglu et al. 2025", lr=5e-3, needs_peft=True
+        ),
+        Method(
             "ia3", "adapt", "scales of keys, values and feed-forward parts", "Liu et al. 2022", lr=3e-3, needs_peft=True
         ),
         Method("dept", "adapt", "a short prompt, and an offset by place", "Shi and Lipani 2024"),
@@ -69,6 +73,7 @@ _NEW: Registry[Callable[[Backbone, AdapterPlan, int], Adaptation]] = Registry(
         "smop": "softprune.adapters.smop:new_mixture",
         "prefix": "softprune.adapters.prefix:new_prefix",
         "p-tuning-v2": "softprune.adapters.prefix:new_prefix",
+        "cartridge": "softprune.adapters.cartridge:new_cartridge",
     },
 )
 # Methods that keep something else than what was trained.
@@ -78,8 +83,24 @@ _STORED: Registry[Callable[[Backbone, AdapterPlan, Mapping[str, Any]], Adaptatio
         "p-tuning": "softprune.adapters.p_tuning:stored_prompt",
         "prefix": "softprune.adapters.prefix:stored_prefix",
         "p-tuning-v2": "softprune.adapters.prefix:stored_prefix",
+        "cartridge": "softprune.adapters.prefix:stored_prefix",
     },
 )
+# Methods that some architectures have no place for: why, by configuration and family; None where they have.
+_NOT_DEFINED: Registry[Callable[[Any, str], str | None]] = Registry(
+    "method",
+    {
+        "prefix": "softprune.adapters.prefix:prefix_not_defined",
+        "p-tuning-v2": "softprune.adapters.prefix:prefix_not_defined",
+        "cartridge": "softprune.adapters.cartridge:cartridge_not_defined",
+        "smop": "softprune.adapters.smop:mixture_not_defined",
+    },
+)
+
+
+def why_not_defined(method: str, described: BackboneDescription) -> str | None:
+    """Why a model has no place for a method, by its configuration alone; None where it has, as far as that shows."""
+    return _NOT_DEFINED[method](described.config, described.family) if method in _NOT_DEFINED else None
 
 
 def adapt(backbone: Backbone, plan: AdapterPlan, seed: int) -> Adaptation:

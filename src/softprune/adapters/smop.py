@@ -69,8 +69,9 @@ class PromptMixture(Adaptation):
         self._is_perturbed = mode
 
 
-def mixture_not_defined(config: Any) -> str | None:
-    """Why a router can't learn in a model, by its configuration; None where it can."""
+def mixture_not_defined(config: Any, family: str) -> str | None:
+    """Why a router can't learn in a model, whatever its family, by its configuration; None where it can."""
+    del family
     if not normalises_inputs(config):
         return None
     return f'"{config.model_type}" normalises every vector first, so that a share of a prompt reads as the whole prompt'

@@ -56,6 +56,7 @@ RECIPE_FLAGS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
     ("--alpha", "adapter.alpha", ("adapt",)),
     ("--dropout", "adapter.dropout", ("adapt",)),
     ("--start", "adapter.start", ("adapt",)),
+    ("--document", "adapter.document", ("adapt",)),
     ("--tokens", "prompt.tokens", _PROMPTS_AND_ADAPTERS),
     ("--pieces", "prompt.pieces", ("xprompt",)),
     ("--form", "prompt.form", _PROMPTS),
@@ -78,7 +79,7 @@ RECIPE_FLAGS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
     ("--hard-epochs", "pruning.hard_epochs", ("tokens",)),
     ("--baselines", "pruning.baselines", ("tokens",)),
     ("--teacher", "pruning.teacher", ("xprompt",)),
-    ("--unlabelled", "task.unlabelled", ("xprompt",)),
+    ("--unlabelled", "task.unlabelled", ("xprompt", "adapt")),
     ("--strategy", "search.strategy", ("xprompt",)),
     ("--token-ratios", "search.token_ratios", ("xprompt",)),
     ("--piece-ratios", "search.piece_ratios", ("xprompt",)),
@@ -112,6 +113,7 @@ _METAVARS: Final = {
     "--data": "FOLDER",
     "--device": "DEVICE",
     "--prompt-file": "FILE",
+    "--document": "FILE",
 }
 
 # flat_fields walks a whole schema, and each flag asks for one of its keys.

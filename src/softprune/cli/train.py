@@ -24,7 +24,8 @@ R = TypeVar("R", Recipe, TokensRecipe, CompareRecipe)
 _HELP = {
     "xprompt": "Tune a prompt, prune its tokens and pieces, and compare what is left with what it came from.",
     "tune": "Tune a prompt; prune nothing.",
-    "adapt": "Adapt a model in another way: full, last-layer, lora, prefix, p-tuning, p-tuning-v2, ia3, dept, smop.",
+    "adapt": "Adapt a model in another way: full, last-layer, lora, prefix, p-tuning, p-tuning-v2, cartridge, ia3, "
+    "dept, smop.",
     "compare": "Adapt a model to a task in several ways, on several seeds, and compare what each gives and costs.",
     "tokens": "Fine-tune an encoder, learn which input tokens it can drop, and compare what it then reads and costs.",
 }

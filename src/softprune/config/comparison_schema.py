@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, get_args
 from pydantic import Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
-from softprune.config.adapters import PREFIXES, WITH_PROMPT, AdapterConfig
+from softprune.config.adapter_schema import CARTRIDGE, PREFIXES, WITH_PROMPT, AdapterConfig
 from softprune.config.field_types import Names, RecipeBase, check_known, key, parse_names
 from softprune.config.forms import FORMS, PLAIN
 from softprune.config.recipe_fields import flat_fields
@@ -29,6 +29,7 @@ from softprune.errors import SoftpruneError
 ADAPTERS: Final[tuple[str, ...]] = get_args(AdapterConfig.model_fields["method"].annotation)
 FORM_METHODS: Final = tuple(name for name in FORMS if name != PLAIN)  # a prompt trained as something else
 METHODS: Final = (*ADAPTERS, "prompt", *FORM_METHODS, "xprompt")
+DEFAULT_METHODS: Final = tuple(method for method in METHODS if method != CARTRIDGE)  # which needs a document
 
 SECTIONS: Final = ("backbone", "task", "prompt", "tuning", "adapter", "pruning", "search", "selection")
 # No method has settings of its own for these: a comparison is of the same data, model and choices.
@@ -52,7 +53,7 @@ class CompareRecipe(RecipeBase):
     """All that a comparison depends on."""
 
     kind: Literal["compare"] = key("compare", "several methods side by side, on several seeds")
-    methods: Names = key(METHODS, "names of the methods; softprune methods describes each")
+    methods: Names = key(DEFAULT_METHODS, "names of the methods; softprune methods describes each")
     seeds: int = key(3, "how many seeds each method is run on: seed, seed + 1, ...", ge=1)
     backbone: BackboneConfig = Field(BackboneConfig(), description="the model")
     task: TaskConfig = Field(TaskConfig(), description="what it is adapted to")
@@ -127,6 +128,8 @@ def _drop_unread_start(cell: dict[str, Any]) -> None:
         return
     if adapter["method"] not in PREFIXES:
         adapter.pop("start", None)
+    if adapter["method"] != CARTRIDGE:
+        adapter.pop("document", None)
     reads_prompt = adapter.get("start", "random") != "random" or adapter["method"] in WITH_PROMPT
     if not reads_prompt and isinstance(prompt, dict):
         cell["prompt"] = {key: value for key, value in prompt.items() if key not in _STARTS}
@@ -134,7 +137,7 @@ def _drop_unread_start(cell: dict[str, Any]) -> None:
 
 def _read_methods(values: Mapping[str, Any]) -> tuple[str, ...] | None:
     """The methods that a comparison's keys name, or all; None where it names unknown ones."""
-    named = parse_names(values.get("methods", METHODS))
+    named = parse_names(values.get("methods", DEFAULT_METHODS))
     return named if isinstance(named, tuple) and all(name in METHODS for name in named) else None
 
 

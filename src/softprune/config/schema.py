@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from softprune.config.adapters import VIRTUAL, AdapterConfig
+from softprune.config.adapter_schema import CARTRIDGE, VIRTUAL, AdapterConfig
 from softprune.config.criteria import CRITERIA
 from softprune.config.field_types import (
     DEFAULT_RELATIVE_LR,
@@ -84,8 +84,8 @@ class TaskConfig(DataConfig):
     report_seed: int | None = key(None, "seed that draws those; none is the recipe's seed", ge=0, lt=2**32)
     unlabelled: str | None = key(
         None,
-        "rows without labels, for pruning.teacher to answer: a file of them, or `rest`, what task.shots leaves of the "
-        "training set",
+        "rows without labels, for a teacher (pruning.teacher, or a cartridge's document) to answer: a file of them, or "
+        "`rest`, what task.shots leaves of the training set",
         min_length=1,
     )
     limit_unlabelled: int | None = key(None, "of these rows, the first so many; none takes all", ge=1)
@@ -358,6 +358,13 @@ class Recipe(RecipeBase):
     def virtual_tokens(self) -> int:
         """Positions of the model that are used before the input: P, but for methods without a prompt."""
         return 0 if self.kind == "adapt" and self.adapter.method not in VIRTUAL else self.prompt.tokens
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether a teacher answers the training rows, and those without labels."""
+        if self.kind == "adapt":
+            return self.adapter.method == CARTRIDGE
+        return self.kind == "xprompt" and self.pruning.teacher != "none"
 
     def strategy(self, gates_learn: bool = True) -> str:
         """The search that `search.strategy` names, or that `auto` means.

@@ -58,6 +58,17 @@ class Entry:
     words_QH: torch.Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document that was read before every input: how long it is, and what the model says behind all of it.
+
+    `score` gives None where the document doesn't fit beside the texts.
+    """
+
+    tokens: int
+    score: Callable[[ScoredSet, Scoring], Scores | None]
+
+
 def train_rivals(workspace: Workspace, pruned: Pruned) -> Rivals:
     """Retrain control and random mask with the run's seed, then all three on the first fresh seeds."""
     seeds = range(workspace.recipe.selection.first_seeds)
@@ -141,11 +152,13 @@ def report_adapted(
     seconds: float,
     parameters: int,
     tokens: int | None,
+    document: Document | None = None,
 ) -> None:
     """The same for a model that was adapted in another way: the workspace's backbone reads with the adapter.
 
     `adapted` scores the adapted model on a set, and within the block of `off` the model is as it was. `seconds` are of
-    its training, `parameters` those that were trained, and `tokens` those of its prompt where it has one.
+    its training, `parameters` those that were trained, and `tokens` those of its prompt where it has one. With a
+    `document`, the model behind it has a row too.
     """
     with workspace.run.phase("report"):
         data, entries = _open_report(workspace, "adapted", {})
@@ -153,7 +166,12 @@ def report_adapted(
             scored = _score(workspace, data, entries, {})
         scored["adapted"] = adapted(data, workspace.reporting)
         check_finite([scored["adapted"].loss], ["adapted"], "report loss", "after training", FROM_THE_MODEL)
+        beside = None if document is None else document.score(data, workspace.reporting)
+        if beside is not None:
+            scored["document"], entries = beside, entries | {"document": Entry()}
         results = _results(workspace, data, entries | {"adapted": Entry(seconds=seconds)}, scored)
+        if document is not None and "document" in results:
+            results["document"].tokens = document.tokens
         result = results["adapted"]
         result.parameters = parameters
         if tokens is not None:

@@ -38,6 +38,21 @@ def scoring_batches(lengths: Sequence[int], rows: int, multiple: int = 1) -> lis
     return [tuple(order[at : at + size]) for at in range(0, len(order), size)]
 
 
+def take_rows(batch: Batch, at: torch.Tensor) -> Batch:
+    """Some rows of a batch, with as many answers as these have, and as long."""
+    mask_BAT = batch.answer_mask[at]
+    answers, tokens = int(mask_BAT.any(-1).sum(-1).max()), int(mask_BAT.sum(-1).max())
+    return Batch(
+        input_ids=batch.input_ids[at],
+        input_mask=batch.input_mask[at],
+        answer_ids=batch.answer_ids[at][:, :answers, :tokens],
+        answer_mask=mask_BAT[:, :answers, :tokens],
+        gold=batch.gold[at],
+        slot=batch.slot[at],
+        places=tuple(batch.places[i] for i in at.tolist()) if batch.places else (),
+    )
+
+
 def collate(examples: Sequence[Encoded], pad_id: int, device: torch.device) -> Batch:
     """Pad encoded examples on the right.
 

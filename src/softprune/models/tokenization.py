@@ -36,7 +36,7 @@ class Tokenization:
             SoftpruneError: a conversation that this backbone or its chat template can't have.
         """
         plain = [example for example in examples if example.chat is None]
-        rows = iter(self._text_ids([self.render(example.segments) for example in plain]))
+        rows = iter(self.text_ids([self.render(example.segments) for example in plain]))
         inputs: list[tuple[list[int], int | None]] = []
         for example in examples:
             if example.chat is None:
@@ -64,7 +64,8 @@ class Tokenization:
         ids = self.scored_ids(text, chat) if text else ()
         return ids if end is None else (*ids, end)
 
-    def _text_ids(self, texts: Sequence[str]) -> list[list[int]]:
+    def text_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of whole texts with the special tokens in front; of what goes on, without those behind."""
         if not texts:
             return []
         rows: list[list[int]] = self.tokenizer(list(texts), verbose=False)["input_ids"]

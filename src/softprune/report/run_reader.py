@@ -24,7 +24,7 @@ from softprune.types import Candidate
 Bools = npt.NDArray[np.bool_]
 T = TypeVar("T")
 
-RESULTS = ("constant", "zero_shot", "instruction", "tuned", "adapted", "control", "random", "winner")
+RESULTS = ("constant", "zero_shot", "instruction", "document", "tuned", "adapted", "control", "random", "winner")
 """Keys of run.json's `results`, in the table's order."""
 
 

@@ -17,13 +17,14 @@ LABELS = {
     "constant": "best constant answer",
     "zero_shot": "zero-shot, no prompt",
     "instruction": "the instruction in words",
+    "document": "the whole document",
     "tuned": "tuned prompt",
     "adapted": "adapted model",
     "control": "control, unpruned, retrained",
     "random": "random mask, retrained",
     "winner": "winning ticket",
 }
-_UNTRAINED = ("constant", "zero_shot", "instruction")
+_UNTRAINED = ("constant", "zero_shot", "instruction", "document")
 _PRUNED = ("tuned", "control", "random", "winner")
 _TRAINED = {"tune": ("tuned",), "adapt": ("adapted",)}
 """Rows of `results` that a kind of run has which prunes nothing."""
@@ -32,6 +33,7 @@ _ABSENT = {
     "constant": (*_TRAINING, "tokens", "loss"),
     "zero_shot": (*_TRAINING, "tokens"),
     "instruction": _TRAINING,
+    "document": _TRAINING,
     "tuned": ("fresh",),
     "adapted": ("fresh",),
 }
@@ -79,13 +81,13 @@ def columns(run: Run) -> tuple[tuple[str, str], ...]:
 def comparison_rows(run: Run) -> list[TableRow]:
     """The rows in their fixed order; a run that only tunes has no control, random mask or winner.
 
-    The instruction has a row where it was measured: a task of one's own may have none.
+    Instruction and document have a row where they were measured: a task of one's own may have no instruction.
     """
     constant = run.results["constant"]
     floor = None if constant is None else constant.value
     rows = []
     for name in (*_UNTRAINED, *_TRAINED.get(run.record.kind, _PRUNED)):
-        if name != "instruction" or run.results[name]:
+        if name not in ("instruction", "document") or run.results[name]:
             rows.append(_make_row(name, labels(run)[name], run.results[name], floor, is_copied(run)))
     return rows
 

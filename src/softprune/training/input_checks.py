@@ -15,6 +15,7 @@ from softprune.config import Recipe
 from softprune.config.forms import PLAIN
 from softprune.config.schema import TaskConfig
 from softprune.data import Selection, Splits, Task, load_task, select_sets
+from softprune.data.document import read_document
 from softprune.data.metrics import ExactMatch
 from softprune.data.rouge import KINDS, load_scorer
 from softprune.data.sources import read_unlabelled
@@ -49,6 +50,7 @@ _NAMES = {
     "backbone": "the backbone's weights",
     "prompt": "the prompt file",
     "mask": "the mask file",
+    "document": "the document",
 }
 
 
@@ -149,6 +151,8 @@ def model_inputs(
     }
     if prompt.file is not None:
         inputs["prompt"] = _digest(map(repr, load_vectors(Path(prompt.file)).tolist()))
+    if recipe.adapter.document is not None:
+        inputs["document"] = _digest([read_document(recipe.adapter.document)])
     if prompt.mask is not None:
         inputs["mask"] = _digest([repr(load_mask(Path(prompt.mask)).piece_PS.tolist())])
     return inputs
@@ -184,12 +188,12 @@ def answer_length(recipe: Recipe, writes: bool) -> int:
 def task_mistakes(recipe: Recipe, task: Task) -> list[SoftpruneError]:
     """What keeps a task from the prompt's first values."""
     init, answers = recipe.prompt.init, task.definition.answers
-    if recipe.task.unlabelled is not None and (recipe.kind != "xprompt" or recipe.pruning.teacher == "none"):
+    if recipe.task.unlabelled is not None and not recipe.has_teacher:
         found = f"task.unlabelled={recipe.task.unlabelled} without a teacher"
         do = "set pruning.teacher to tuned or control, or leave task.unlabelled out"
         if recipe.kind != "xprompt":
             found = f"task.unlabelled={recipe.task.unlabelled} with kind: {recipe.kind}, which has none"
-            do = "leave task.unlabelled out, or run xprompt"
+            do = "leave task.unlabelled out, run xprompt, or train a cartridge"
         return [SoftpruneError("a teacher that answers rows without labels", found, do)]
     if recipe.task.unlabelled is not None and task.definition.is_generation:
         found, do = f"task.unlabelled with {task.id}, whose texts are written", "leave task.unlabelled out"

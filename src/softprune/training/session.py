@@ -145,7 +145,7 @@ def prepare(
 def rehearse(recipe: Recipe, backbone: Backbone, train: ScoredSet, scoring: Scoring) -> Rehearsal:
     """Steps to be measured, of the costliest kind that the recipe asks for."""
     loss = scoring.loss
-    if recipe.pruning.teacher != "none" and not train.is_generation:
+    if recipe.has_teacher and not train.is_generation:
         loss = "rank"  # a taught step reads all answers, whatever the loss
     return Rehearsal(recipe, backbone, train, loss, scoring.score)
 

@@ -9,7 +9,8 @@ and the divergence is their mean.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -23,10 +24,14 @@ from softprune.types import Batch
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """A trained prompt `[Q, H]`, as the backbone reads it, and its share w of the loss."""
+    """A trained prompt `[Q, H]`, as the backbone reads it, and its share w of the loss.
+
+    Within the block of `reading`, the backbone reads the batch that it gives as the teacher does.
+    """
 
     prompt_QH: torch.Tensor
     weight: float
+    reading: Callable[[Batch], AbstractContextManager[Batch]] = nullcontext
 
     def losses(
         self,
@@ -51,9 +56,9 @@ class Teacher:
         self, backbone: Backbone, prompts_KPH: torch.Tensor, batch: Batch, score: str, counts: Sequence[int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Answer sums `[R, A]`, and the divergence over answers `[R]`."""
-        with torch.no_grad():
-            sums_BA = backbone.shared_sums(self.prompt_QH[None], batch)
-            wanted_BA = backbone.answer_scores(sums_BA, batch, score).log_softmax(-1)
+        with torch.no_grad(), self.reading(batch) as read:
+            sums_BA = backbone.shared_sums(self.prompt_QH[None], read)
+            wanted_BA = backbone.answer_scores(sums_BA, read, score).log_softmax(-1)
         sums_RA = backbone.shared_sums(prompts_KPH, batch, counts)
         given_RA = backbone.answer_scores(sums_RA, batch, score).log_softmax(-1)
         return sums_RA, divergence(tile(wanted_BA, len(given_RA)), given_RA)
@@ -64,8 +69,8 @@ class Teacher:
         """The same of texts, with the divergence over next tokens."""
         del score  # there is nothing to choose between
         writer = cast(GenerativeBackbone, backbone)
-        with torch.no_grad():
-            wanted_MV = writer.predict_tokens(self.prompt_QH[None], batch).token_distributions()
+        with torch.no_grad(), self.reading(batch) as read:
+            wanted_MV = writer.predict_tokens(self.prompt_QH[None], read).token_distributions()
         given = writer.predict_tokens(prompts_KPH, batch, counts)
         given_MV = given.token_distributions()
         taught_M = divergence(wanted_MV.repeat(len(given_MV) // len(wanted_MV), 1), given_MV)

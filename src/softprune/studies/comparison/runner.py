@@ -10,10 +10,8 @@ from typing import Any, TypeAlias
 
 from rich.console import Console, Group
 
-from softprune.adapters.prefix import prefix_not_defined
-from softprune.adapters.smop import mixture_not_defined
+from softprune.adapters.registry import why_not_defined
 from softprune.config import ADAPTERS, BackboneConfig, CompareRecipe, load_config, resolve
-from softprune.config.adapters import PREFIXES
 from softprune.config.schema import MEMORY_KEYS
 from softprune.data import load_task
 from softprune.errors import ManyErrors, SoftpruneError, explain_system_error
@@ -125,16 +123,8 @@ def _make_runs(
 def refused_by_model(settings: BackboneConfig, methods: Iterable[str]) -> dict[str, str]:
     """Why a backbone's architecture has no place for some of the methods, by their names."""
     described = describe(settings.name, settings.family, settings.revision, settings.trust_remote_code)
-    reasons = {}
-    for method in methods:
-        reason = None
-        if method in PREFIXES:
-            reason = prefix_not_defined(described.config, described.family)
-        elif method == "smop":
-            reason = mixture_not_defined(described.config)
-        if reason is not None:
-            reasons[method] = reason
-    return reasons
+    reasons = {name: why_not_defined(name, described) for name in methods}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def _raise_unless_refused(recipe: CompareRecipe, method: str, path: Path, error: SoftpruneError) -> None:

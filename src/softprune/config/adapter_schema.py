@@ -1,4 +1,4 @@
-"""The recipe keys of `kind: adapt`: how a model is adapted other than by a prompt alone."""
+"""Recipe keys of the methods that aren't a prompt (`kind: adapt`)."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ from typing import Final, Literal
 
 from softprune.config.field_types import LearningRate, Names, Numbers, Rate, Section, key
 
-PREFIXES: Final = ("prefix", "p-tuning-v2")  # values of adapter.method: keys and values of virtual tokens
+# Values of adapter.method.
+PREFIXES: Final = ("prefix", "p-tuning-v2")  # keys and values of virtual tokens, which labels train
+CARTRIDGE: Final = "cartridge"  # the same, which the model teaches that has read a document
+KEYS_VALUES: Final = (*PREFIXES, CARTRIDGE)
 # A prompt in front of the input, and more; prompt.init says what the prompt starts as.
 WITH_PROMPT: Final = ("dept", "smop")
-VIRTUAL: Final = (*PREFIXES, "p-tuning", *WITH_PROMPT)  # those that take prompt.tokens positions of the model
+VIRTUAL: Final = (*KEYS_VALUES, "p-tuning", *WITH_PROMPT)  # those that take prompt.tokens positions of the model
 
 
 class AdapterConfig(Section):
     """How a model is adapted other than by a prompt alone (kind: adapt)."""
 
-    method: Literal["full", "last-layer", "lora", "prefix", "p-tuning", "p-tuning-v2", "ia3", "dept", "smop"] = key(
-        "lora", "what is trained; softprune methods lists them"
-    )
+    method: Literal[
+        "full", "last-layer", "lora", "prefix", "p-tuning", "p-tuning-v2", "cartridge", "ia3", "dept", "smop"
+    ] = key("lora", "what is trained; softprune methods lists them")
     rank: int = key(8, "lora, dept: rank of the two matrices, r", ge=1)
     alpha: int = key(
         16, "lora: alpha / rank scales the product of the two matrices; dept: alpha / sqrt(rank) does", ge=1
@@ -33,6 +36,12 @@ class AdapterConfig(Section):
     hidden: int | None = key(None, "prefix, p-tuning: width of their network; none is the backbone's own", ge=1)
     start: Literal["random", "prompt"] = key(
         "random", "prefix, p-tuning-v2: start as random numbers, or as what the layers keep of prompt.init's prompt"
+    )
+    document: str | None = key(
+        None, "cartridge: a UTF-8 text file, in place of which the model reads the cartridge", min_length=1
+    )
+    self_study: int = key(
+        0, "cartridge: questions about parts of the document that the model writes itself, and answers; at most", ge=0
     )
     warmup: float = key(0.06, "share of the steps over which the learning rate rises", ge=0, lt=1)
     decay: Literal["linear", "none"] = key("linear", "the learning rate after that: falling to 0, or constant")

@@ -16,6 +16,7 @@ from records import run_document
 from softprune.adapters.registry import METHODS
 from softprune.cli.options import recipe_flags
 from softprune.config import CompareRecipe, flat_fields
+from softprune.config.adapter_schema import PREFIXES
 from softprune.errors import SoftpruneError
 from softprune.runs.job_folder import FolderLock
 
@@ -190,7 +191,8 @@ def test_methods_of_a_backbone(softprune: Softprune, monkeypatch: pytest.MonkeyP
     answer = softprune("methods", "--backbone", "tiny")
     assert len(re.findall(r" yes *$", answer.out, re.MULTILINE)) == len(METHODS) - 1
     assert re.search(r"^cartridge: not defined: .* in causal models alone$", answer.out, re.MULTILINE)
-    monkeypatch.setattr("softprune.studies.comparison.runner.prefix_not_defined", lambda *_: "no such layers")
+    reasons = dict.fromkeys(PREFIXES, "no such layers")
+    monkeypatch.setattr("softprune.studies.comparison.runner.why_not_defined", lambda name, _: reasons.get(name))
     answer = softprune("methods", "--backbone", "tiny")
     assert re.search(r"^prefix .*not defined *$", answer.out, re.MULTILINE)
     assert re.search(r"^lora .*yes *$", answer.out, re.MULTILINE)

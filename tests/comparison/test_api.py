@@ -159,7 +159,8 @@ def test_another_recipe_is_refused(compared: Path, small: Small) -> None:
 def test_a_method_that_the_model_has_no_place_for_is_told_and_the_others_go_on(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "prefix_not_defined", lambda config, family: "no such modules")
+    reasons = {"prefix": "no such modules"}
+    monkeypatch.setattr(runner, "why_not_defined", lambda name, described: reasons.get(name))
     out = compare_methods(small("methods=prefix,prompt", "seeds=1"), tmp_path / "out")
     info = json.loads((out / "compare.json").read_text())
     assert info["not_defined"] == {"prefix": "no such modules"}
@@ -238,7 +239,8 @@ def test_settings_may_be_mended_until_something_is_run_with_them(small: Small, t
 def test_an_architecture_without_room_is_not_defined_whatever_the_settings(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "prefix_not_defined", lambda config, family: "no place for it")
+    reasons = {"prefix": "no place for it"}
+    monkeypatch.setattr(runner, "why_not_defined", lambda name, described: reasons.get(name))
     out = compare_methods(
         small("methods=prefix,prompt", "seeds=1", "tuning.latency=false", "settings.prefix.adapter.hidden=8"),
         tmp_path / "out",

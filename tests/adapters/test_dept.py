@@ -168,7 +168,7 @@ def test_its_numbers_are_those_of_the_definition(
     assert info["results"]["adapted"]["tokens"] == P
 
 
-@pytest.mark.parametrize(("named", "factor"), [((), 0.01), (("adapter.offset_lr={relative: 0.02}",), 0.02)])
+@pytest.mark.parametrize(("named", "factor"), [((), 0.03), (("adapter.offset_lr={relative: 0.02}",), 0.02)])
 def test_prompt_and_matrices_have_a_rate_each(
     tiny_models: Models, task_file: Path, tmp_path: Path, named: tuple[str, ...], factor: float
 ) -> None:

@@ -26,7 +26,7 @@ class AdapterConfig(Section):
         16, "lora: alpha / rank scales the product of the two matrices; dept: alpha / sqrt(rank) does", ge=1
     )
     offset_lr: Rate = key(
-        LearningRate(relative=0.01),
+        LearningRate(relative=0.03),
         "dept: learning rate of the two matrices; tuning.lr is the prompt's, and tuning.sweep multiplies both",
     )
     prompts: int = key(4, "smop: short prompts, of which a router chooses one for each input", ge=2)

@@ -123,9 +123,13 @@ def embedding_scale(model: Any) -> float:
     return float(getattr(model.get_encoder(), "embed_scale", 1.0))
 
 
+NORMALISING = ("bloom", "funnel", "minimax", "modernbert", "modernbert-decoder", "nanochat", "rwkv")
+"""Model types that normalise each input vector before anything is added to it."""
+
+
 def normalises_inputs(config: Any) -> bool:
-    """Whether a model normalises each input vector before anything is added to it, so that its length is lost."""
+    """Whether the length of an input vector is lost at once, since it is normalised before anything is added to it."""
     kind = config.model_type
     if kind in ("deberta", "deberta-v2"):
         return not getattr(config, "position_biased_input", True)
-    return kind in ("bloom", "funnel", "modernbert", "modernbert-decoder", "rwkv")
+    return kind in NORMALISING

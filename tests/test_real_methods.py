@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from softprune.adapters.adapter_io import holds_adapter, read_adapter
-from softprune.adapters.registry import METHODS
+from softprune.config.comparison_schema import DEFAULT_METHODS
 from softprune.data import load_task
 from softprune.errors import SoftpruneError
 from softprune.evaluation.predict import predict
@@ -71,10 +71,10 @@ def test_all_defined_cells(model: str, task: str, tiny_models: Models, tmp_path:
     out = compare_methods(recipe_of(name, task_of(task, tmp_path)), tmp_path / "out")
     found = json.loads((out / "compare.json").read_text())
     assert (out / "COMPLETE").exists()
-    assert {path.name for path in (out / "cells").iterdir()} == {f"{method}-0" for method in METHODS}, found
+    assert {path.name for path in (out / "cells").iterdir()} == {f"{method}-0" for method in DEFAULT_METHODS}, found
     settings = task_of(task, tmp_path)
     examples = load_task(settings["id"]).load(Path(settings["data"]) if "data" in settings else None).report
-    for method in METHODS:
+    for method in DEFAULT_METHODS:
         answers_again(out / "cells" / f"{method}-0", FIELD[task], examples)
     return None
 

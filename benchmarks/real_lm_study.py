@@ -22,7 +22,7 @@ from softprune.report.run_reader import Prediction, Run, read_run
 from softprune.report.table import columns, comparison_rows, shown
 from softprune.statistics.bootstrap import paired_bootstrap
 
-FOLDERS = {"cb": "superglue/CB"}
+FOLDERS = {"cb": "superglue/CB", "rte": "superglue/RTE"}
 """Of a task, in the folder of all data, where it isn't the task's own name."""
 DEFAULTS = ("--shots", "500", "--limit-report", "250")
 """Of the first runs: two cores can't train on all rows; nothing else is set."""

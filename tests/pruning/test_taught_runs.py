@@ -93,10 +93,14 @@ def test_rows_of_a_file_are_read_without_their_labels(search: Search, tmp_path: 
     ("changes", "message"),
     [
         (("task.unlabelled=rest",), "a teacher that answers rows without labels"),
-        (("kind=tune", "pruning.teacher=tuned", "task.unlabelled=rest"), "with kind: tune, which has none"),
+        (("kind=tune", "pruning.teacher=tuned", "task.unlabelled=rest"), "which has none"),
         (("pruning.teacher=tuned", "task.unlabelled=rest"), "none in task.unlabelled=rest"),
         (("pruning.teacher=tuned", "task.unlabelled=nowhere.jsonl"), r"nowhere\.jsonl[\s\S]*correct task\.unlabelled"),
         (("pruning.teacher=tuned", "pruning.teach_weight=0"), "teach_weight"),
+        (("pruning.teach_weight=0.3",), r"pruning\.teach_weight beside a pruning\.teacher"),
+        (("kind=tune", "pruning.teacher=tuned"), r"pruning\.teacher beside kind: xprompt"),
+        (("pruning.teacher=tuned", "task.limit_unlabelled=5"), r"task\.limit_unlabelled beside task\.unlabelled"),
+        (("search.strategy=grid", "search.keep=0.3"), r"search\.keep beside search\.strategy=gradual"),
     ],
 )
 def test_what_can_not_be_taught_is_refused(

@@ -179,7 +179,9 @@ def neighbours_of(run: Path, k: int = K) -> dict[str, Any]:
     """
     record = read_record(run, RunRecord)
     if record.kind not in ("tune", "xprompt"):
-        raise SoftpruneError("a run that tuned a prompt", f"one of kind {record.kind} in {run}", "choose another")
+        raise SoftpruneError(
+            "a run that tuned a prompt", f"one of kind {record.kind} in {run}", "give a run of tune or xprompt"
+        )
     found = read_neighbours(run)
     if found is not None and found["k"] >= k:
         return found

@@ -112,7 +112,7 @@ def _groups(
             names=names,
             starts=tuple(states[chain.name] for chain in part),
             phase="",
-            title=f"pruning while training, stage {stage} of {stages}",
+            title=f"pruning while training ({', '.join(chain.name for chain in part)}), stage {stage} of {stages}",
             seeds=tuple(chain.seed + STAGE_SEEDS * stage for chain in part),
             to_end=stage < stages,
         )

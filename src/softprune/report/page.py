@@ -55,7 +55,7 @@ _SETTINGS = {
     "score": "score of an answer",
     "match": "answers found by",
     "lr": "step size",
-    "max_length": "longest input, tokens",
+    "max_length": "inputs are cut at, tokens",
     "max_answer_length": "longest text written, tokens",
 }
 _DIRECTIONS = {

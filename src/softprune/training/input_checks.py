@@ -64,6 +64,7 @@ def read_inputs(
         task = load_task(recipe.task.id)
         errors += task_mistakes(recipe, task)
         data = (task, *read_data(recipe, task))
+    errors += unread_mistakes(recipe)
     settings = recipe.backbone
     with gathered(errors):
         check_placement(settings.device, settings.device_map, settings.quantization)
@@ -183,6 +184,25 @@ def _digest(parts: Iterable[str]) -> str:
 def answer_length(recipe: Recipe, writes: bool) -> int:
     """Tokens that are generated at most, and that a text to be written is cut to (`writes`)."""
     return recipe.task.max_answer_length or (TEXT_LENGTH if writes else ANSWER_LENGTH)
+
+
+def unread_mistakes(recipe: Recipe) -> list[SoftpruneError]:
+    """Keys with another value than their default that this recipe never reads."""
+    task, pruning, search = recipe.task, recipe.pruning, recipe.search
+    teaches = recipe.kind == "xprompt" and pruning.teacher != "none"
+    wanted = {  # by key: whether it is read, where, its section, its name
+        "search.keep": (search.strategy == "gradual", "search.strategy=gradual", search, "keep"),
+        "pruning.teacher": (recipe.kind == "xprompt", "kind: xprompt", pruning, "teacher"),
+        "pruning.teach_weight": (teaches, "a pruning.teacher", pruning, "teach_weight"),
+        "task.limit_unlabelled": (task.unlabelled is not None, "task.unlabelled", task, "limit_unlabelled"),
+    }
+    found = []
+    for key, (is_read, where, section, name) in wanted.items():
+        value = getattr(section, name)
+        if not is_read and value != type(section).model_fields[name].default:
+            expected, do = f"{key} beside {where}, which alone reads it", f"leave {key} out"
+            found.append(SoftpruneError(expected, f"{key}={value} without it", do))
+    return found
 
 
 def task_mistakes(recipe: Recipe, task: Task) -> list[SoftpruneError]:

@@ -43,7 +43,7 @@ def demonstrate(tokenizer: Any, examples: Sequence[Example], tokens: int, seed: 
     if count > len(examples):
         note += f", of {len(examples)} training example{'s' * (len(examples) != 1)}"
     if cut:
-        note += f", the first without its first {cut} tokens"
+        note += ", the first without its first token" if cut == 1 else f", the first without its first {cut} tokens"
     return Demonstrations(tuple(ids[cut:]), tuple(turns[cut:]), note)
 
 

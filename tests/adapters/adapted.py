@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
-from softprune.adapters import jobs
+from killing import finish_in_tries
+from softprune.adapters.adapter_io import SavedAdapter
 from softprune.adapters.base import Adaptation
 from softprune.config import Recipe, resolve
+from softprune.evaluation.predict import predict
 from softprune.models import load_backbone
 from softprune.models.base import Backbone
 from softprune.pipelines.adapt import execute
@@ -80,6 +80,16 @@ def near(a: torch.Tensor, b: torch.Tensor, tolerance: float) -> bool:
     return float((a - b).abs().max()) <= tolerance * float(b.abs().max())
 
 
+def check_rows_alone(adapter: SavedAdapter) -> None:
+    """Rows of other lengths beside it change no row's answer."""
+    backbone = adapter.load(dtype="float32", device="cpu")
+    rows = [{"text": text} for text in ("a slow joy", "the window of the very good cast was opened", "dull")]
+    together = [each.probabilities for each in predict(adapter, rows, backbone=backbone)]
+    alone = [next(iter(predict(adapter, [row], backbone=backbone))).probabilities for row in rows]
+    assert near(torch.tensor(together), torch.tensor(alone), 1e-5)
+    assert not near(torch.tensor(together), torch.tensor(alone[1:] + alone[:1]), 1e-3)
+
+
 def recipe_of(model: Path | str, task: Path, method: str, *changes: str) -> Recipe:
     settings = (
         "kind=adapt",
@@ -96,27 +106,9 @@ def recipe_of(model: Path | str, task: Path, method: str, *changes: str) -> Reci
     return resolve([*settings, *changes])
 
 
-class DiedError(Exception):
-    """Of a run that ends in the middle."""
-
-
-def run_dying(recipe: Recipe, out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+def run_dying(recipe: Recipe, out: Path) -> int:
     """Run to the end, but die after each saved evaluation and go on; how many tries that took."""
-    save = jobs.FolderKeeper.save
-
-    def die_after_saving(*arguments: object) -> None:
-        save(*arguments)  # type: ignore[arg-type]
-        raise DiedError
-
-    monkeypatch.setattr(jobs.FolderKeeper, "save", die_after_saving)
-    tries = 0
-    while not (out / "COMPLETE").exists():
-        tries += 1
-        assert tries < 20
-        with suppress(DiedError):
-            run(recipe, out)
-    monkeypatch.setattr(jobs.FolderKeeper, "save", save)
-    return tries
+    return finish_in_tries(lambda: run(recipe, out), out, most=20)
 
 
 def run(recipe: Recipe, out: Path) -> dict[str, Any]:

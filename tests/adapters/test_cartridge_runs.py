@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from adapted import fresh, near, recipe_of, run
+from adapted import fresh, near, recipe_of, run, run_dying
 from peft import PeftModel
 from pefts import batch_of, difference, log_likelihoods, scored
 from safetensors.torch import load_file, save_file
 
+from killing import DiedError, dying_after_saves
 from models import CORPUS
-from softprune.adapters import jobs
 from softprune.adapters.adapter_io import export_adapter, read_adapter
 from softprune.adapters.base import AdapterPlan
 from softprune.adapters.cartridge import document_ids, new_cartridge
@@ -110,38 +110,19 @@ def test_it_is_loaded_and_answers_as_it_did(
 
 
 def test_killed_after_each_evaluation_it_goes_on_bit_by_bit(
-    recipe: Callable[..., Recipe], document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Callable[..., Recipe], document: Path, tmp_path: Path
 ) -> None:
     run(recipe(), tmp_path / "whole")
-    save = jobs.FolderKeeper.save
-
-    class DiedError(Exception):
-        pass
-
-    def die_after_saving(*arguments: object) -> None:
-        save(*arguments)  # type: ignore[arg-type]
-        raise DiedError
-
-    monkeypatch.setattr(jobs.FolderKeeper, "save", die_after_saving)
-    with pytest.raises(DiedError):
+    with pytest.raises(DiedError), dying_after_saves():
         run(recipe(), tmp_path / "broken")
     text = document.read_text()
     document.write_text(text + "and more\n")
     with pytest.raises(SoftpruneError, match="the document changed since"):
         run(recipe(), tmp_path / "broken")
     document.write_text(text)
-    tries = 1
-    while not (tmp_path / "broken" / "COMPLETE").exists():
-        tries += 1
-        assert tries < 10
-        try:
-            run(recipe(), tmp_path / "broken")
-        except DiedError:
-            continue
-    assert tries == 3
+    assert run_dying(recipe(), tmp_path / "broken") == 2
     for file in ("adapter/adapter.safetensors", "predictions/adapted.jsonl", "predictions/document.jsonl"):
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "broken" / file).read_bytes()
-    monkeypatch.setattr(jobs.FolderKeeper, "save", save)
     run(recipe("seed=1"), tmp_path / "other")
     file = "adapter/adapter.safetensors"
     assert (tmp_path / "whole" / file).read_bytes() != (tmp_path / "other" / file).read_bytes()

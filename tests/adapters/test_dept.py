@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapted import batch_of, fresh, near, plain_scores, recipe_of, run, run_dying, shake
+from adapted import batch_of, check_rows_alone, fresh, near, plain_scores, recipe_of, run, run_dying, shake
 from by_hand import FAMILIES, encoded, off_by, ours, read
 from safetensors.torch import load_file
 
@@ -17,7 +17,6 @@ from softprune.adapters.base import AdapterPlan
 from softprune.adapters.dept import OffsetPrompt, new_offset_prompt
 from softprune.config import CompareRecipe, load_config
 from softprune.errors import ManyErrors, SoftpruneError
-from softprune.evaluation.predict import predict
 from softprune.models import load_backbone
 from softprune.models.base import Backbone
 from softprune.prompts.initialization import common_words, from_vocabulary
@@ -187,15 +186,13 @@ def test_prompt_and_matrices_have_a_rate_each(
     assert float(moved) == pytest.approx(2 * 0.3 * rms, rel=1e-3)
 
 
-def test_a_kill_changes_nothing(
-    tiny_models: Models, task_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_changes_nothing(tiny_models: Models, task_file: Path, tmp_path: Path) -> None:
     text = "prompt.text=the film was a slow and quiet joy"
     keys = ("prompt.init=text", text, "tuning.sweep=0.3,3", "tuning.epochs=3")
     recipe = recipe_of(tiny_models("gpt2"), task_file, "dept", *keys)
     info = run(recipe, tmp_path / "whole")
     assert [note for note in info["notes"] if "the prompt has 3 tokens: the last" in note]
-    assert run_dying(recipe, tmp_path / "broken", monkeypatch) > 4
+    assert run_dying(recipe, tmp_path / "broken") > 4
     other = run(recipe_of(tiny_models("gpt2"), task_file, "dept", *keys[2:]), tmp_path / "other")
     files = [(tmp_path / name / "adapter" / "adapter.safetensors") for name in ("whole", "broken", "other")]
     whole, broken, differs = (file.read_bytes() for file in files)
@@ -213,12 +210,7 @@ def test_rows_are_answered_alone_as_together(tiny_models: Models, task_file: Pat
     run(recipe_of(tiny_models("bert"), task_file, "dept", "adapter.offset_lr=0.05"), tmp_path / "run")
     adapter = read_adapter(tmp_path / "run")
     assert adapter.prompt().shape == (P, 32)
-    backbone = adapter.load(dtype="float32", device="cpu")
-    rows = [{"text": text} for text in ("a slow joy", "the window of the very good cast was opened", "dull")]
-    together = [each.probabilities for each in predict(adapter, rows, backbone=backbone)]
-    alone = [next(iter(predict(adapter, [row], backbone=backbone))).probabilities for row in rows]
-    assert near(torch.tensor(together), torch.tensor(alone), 1e-5)
-    assert not near(torch.tensor(together), torch.tensor(alone[1:] + alone[:1]), 1e-3)
+    check_rows_alone(adapter)
 
 
 @pytest.mark.parametrize(

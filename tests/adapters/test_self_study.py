@@ -14,8 +14,8 @@ import transformers
 from adapted import TEXTS, example, fresh, recipe_of, run
 from pefts import difference, no_prompt
 
+from killing import DiedError, dying_after_saves
 from models import CORPUS
-from softprune.adapters import jobs
 from softprune.adapters.base import AdapterPlan
 from softprune.adapters.cartridge import Cartridge, document_ids, new_cartridge
 from softprune.adapters.jobs import AdapterTrainable
@@ -171,22 +171,12 @@ def test_a_run_writes_them_once_and_goes_on_bit_by_bit(
     assert 5 < len(rows) <= 10
     assert f"self-study: {len(rows)} questions in self_study.jsonl, of 10 asked for" in info["notes"]
     assert info["cost"]["steps"] == 2 * -(-(19 + len(rows)) // 8)
-    save = jobs.FolderKeeper.save
-
-    class DiedError(Exception):
-        pass
-
-    def die_after_saving(*arguments: object) -> None:
-        save(*arguments)  # type: ignore[arg-type]
-        raise DiedError
 
     def write_again(*_: object, **__: object) -> None:
         raise AssertionError("rows were written a second time")
 
-    monkeypatch.setattr(jobs.FolderKeeper, "save", die_after_saving)
-    with pytest.raises(DiedError):
+    with pytest.raises(DiedError), dying_after_saves():
         run(recipe, tmp_path / "broken")
-    monkeypatch.setattr(jobs.FolderKeeper, "save", save)
     monkeypatch.setattr(pipeline, "write_rows", write_again)
     run(recipe, tmp_path / "broken")
     for file in ("self_study.jsonl", "adapter/adapter.safetensors", "predictions/adapted.jsonl"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapted import batch_of, fresh, near, recipe_of, run, run_dying
+from adapted import batch_of, check_rows_alone, fresh, near, recipe_of, run, run_dying
 from by_hand import FAMILIES, encoded, off_by, ours, read
 
 from softprune.adapters.adapter_io import read_adapter
@@ -16,7 +16,6 @@ from softprune.adapters.base import AdapterPlan
 from softprune.adapters.smop import PROMPTS, ROUTER, PromptMixture, mixture_not_defined, new_mixture
 from softprune.config import BackboneConfig, CompareRecipe, load_config
 from softprune.errors import ManyErrors, SoftpruneError
-from softprune.evaluation.predict import predict
 from softprune.models import load_backbone
 from softprune.models.base import Backbone
 from softprune.studies.comparison.runner import refused_by_model
@@ -216,13 +215,11 @@ def test_its_numbers_are_those_of_the_definition(
     assert info["results"]["adapted"]["tokens"] == P
 
 
-def test_a_kill_changes_nothing(
-    tiny_models: Models, task_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_changes_nothing(tiny_models: Models, task_file: Path, tmp_path: Path) -> None:
     keys = ("tuning.sweep=0.3,3", "tuning.epochs=3")
     recipe = recipe_of(tiny_models("gpt2"), task_file, "smop", *keys)
     run(recipe, tmp_path / "whole")
-    assert run_dying(recipe, tmp_path / "broken", monkeypatch) > 4
+    assert run_dying(recipe, tmp_path / "broken") > 4
     run(recipe.model_copy(update={"seed": 1}), tmp_path / "other")
     files = [tmp_path / name / "adapter" / "adapter.safetensors" for name in ("whole", "broken", "other")]
     whole, broken, other = (file.read_bytes() for file in files)
@@ -249,12 +246,7 @@ def test_latency_is_measured_with_and_without(tiny_models: Models, task_file: Pa
 def test_rows_are_answered_alone_as_together(tiny_models: Models, task_file: Path, tmp_path: Path) -> None:
     run(recipe_of(tiny_models("bert"), task_file, "smop", "tuning.epochs=4"), tmp_path / "run")
     adapter = read_adapter(tmp_path / "run")
-    backbone = adapter.load(dtype="float32", device="cpu")
-    rows = [{"text": text} for text in ("a slow joy", "the window of the very good cast was opened", "dull")]
-    together = [each.probabilities for each in predict(adapter, rows, backbone=backbone)]
-    alone = [next(iter(predict(adapter, [row], backbone=backbone))).probabilities for row in rows]
-    assert near(torch.tensor(together), torch.tensor(alone), 1e-5)
-    assert not near(torch.tensor(together), torch.tensor(alone[1:] + alone[:1]), 1e-3)
+    check_rows_alone(adapter)
 
 
 @pytest.mark.parametrize(

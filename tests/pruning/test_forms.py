@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from math import log
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from whole_runs import Models, Run, Witness, execute_one, recipe_of
 
+from killing import finish_in_tries
 from softprune.config import Recipe
 from softprune.config.forms import FORMS, PLAIN
 from softprune.errors import ManyErrors, SoftpruneError
@@ -26,7 +26,6 @@ from softprune.pipelines.adapt import adapt
 from softprune.pipelines.xprompt import execute, tune
 from softprune.prompts.exports import export
 from softprune.prompts.ticket import Ticket
-from softprune.training import jobs
 
 pytestmark = [
     pytest.mark.slow,
@@ -58,29 +57,6 @@ def keys_of(form: str) -> tuple[str, ...]:
     return (*KEYS, *SHORT, f"prompt.form={form}", OPTIONS[form])
 
 
-def finish_in_many_tries(recipe: Recipe, out: Path) -> int:
-    """Each try dies after its next saved evaluation."""
-    save, tries = jobs.FolderKeeper.save, 0
-
-    class DiedError(Exception):
-        pass
-
-    def die_after_saving(*arguments: Any) -> None:
-        save(*arguments)
-        raise DiedError
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs.FolderKeeper, "save", die_after_saving)
-        while not (out / "COMPLETE").exists():
-            tries += 1
-            assert tries < 20
-            try:
-                execute(recipe, out, "softprune run mine.yaml", "# mine\n" + recipe.dump())
-            except DiedError:
-                assert json.loads((out / "run.json").read_text())["status"] == "failed"
-    return tries
-
-
 def asked_of_peft(folder: Path, model: Path, backbone: Backbone, tokens: int, answers: tuple[str, ...]) -> list[float]:
     """Log-likelihoods of each row's answers by peft's own forward."""
     plain = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
@@ -105,7 +81,9 @@ def test_a_form_folds_into_a_prompt_like_any(
 
     # A run that is killed goes on bit by bit.
     recipe = recipe_of(model, task_file, *keys_of(form))
-    assert finish_in_many_tries(recipe, tmp_path / "broken") > 3
+    broken = tmp_path / "broken"
+    words = ("softprune run mine.yaml", "# mine\n" + recipe.dump())
+    assert finish_in_tries(lambda: execute(recipe, broken, *words), broken, most=20) > 3
     assert Run(tmp_path / "broken", recipe, Witness(tmp_path / "broken")).bits() == run.bits()
 
     # It says what was trained, beside what is stored.

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from toys import distance
 from whole_runs import Models, Run, Witness, recipe_of
 
+from killing import finish_in_tries
 from softprune.config import Recipe
 from softprune.errors import SoftpruneError
 from softprune.pipelines.xprompt import execute
@@ -33,27 +34,8 @@ def test_a_run_taken_up_after_any_save_ends_with_the_same_bits(
 ) -> None:
     """Each try dies after its next saved evaluation, or its next but two, until none is left to make."""
     out, recipe = tmp_path / "broken", run_of(case).recipe
-    save, saves, tries = jobs.FolderKeeper.save, 0, 0
-
-    class DiedError(Exception):
-        pass
-
-    def die_after_saving(*arguments: Any) -> None:
-        nonlocal saves
-        save(*arguments)
-        saves += 1
-        if saves % every == 0:
-            raise DiedError
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs.FolderKeeper, "save", die_after_saving)
-        while not (out / "COMPLETE").exists():
-            tries += 1
-            assert tries < 40
-            try:
-                execute(recipe, out, "softprune run mine.yaml", "# mine\n" + recipe.dump())
-            except DiedError:
-                assert json.loads((out / "run.json").read_text())["status"] == "failed"
+    words = ("softprune run mine.yaml", "# mine\n" + recipe.dump())
+    tries = finish_in_tries(lambda: execute(recipe, out, *words), out, every)
     assert tries > 10 // every
     assert Run(out, recipe, Witness(out)).bits() == run_of(case).bits()
 

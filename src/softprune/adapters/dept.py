@@ -6,7 +6,7 @@
 Shi and Lipani (ICLR 2024, section 2.2) take a long prompt apart into these, with N the longest input, and train them
 with two learning rates. Row i of A B is added to the i-th token of an input, whatever the token is; padding and answers
 get none. A starts as uniform numbers between -1 / sqrt(r) and 1 / sqrt(r), B as zeros, so that nothing is added at
-first. The definition was held to the authors' code (ZhengxiangShi/DePT, peft/tuners/prompt_tuning_lora.py and
+first. The definition was compared with the authors' code (ZhengxiangShi/DePT, peft/tuners/prompt_tuning_lora.py and
 peft/peft_model.py); the paper's text and its numbers of equations could not be looked up.
 
 The authors' batches are padded to N and a decoder's answer gets the offsets of its places there; here an offset belongs

@@ -103,7 +103,7 @@ def _document_mistakes(recipe: Recipe) -> list[SoftpruneError]:
     found: list[SoftpruneError] = []
     if document is None:
         do = "name a text file in adapter.document (--document)"
-        found.append(SoftpruneError("a document for the cartridge to stand for", "no adapter.document", do))
+        found.append(SoftpruneError("a document for the cartridge", "no adapter.document", do))
     else:
         with gathered(found):
             read_document(document)

@@ -196,7 +196,8 @@ class Plan:
                 steps += stage.steps * (self.pace.alone + more)
             parts[stage.name] = steps + stage.evaluations * stage.trainings * sizes["select"] * scored
         if self.counts.importances:
-            method = name_criterion(recipe).replace("auto", "paper")
+            asked = name_criterion(recipe)
+            method = "paper" if asked == "auto" else asked
             passes = CRITERIA[method].passes(recipe.prompt.tokens, recipe.prompt.pieces)
             parts["importance"] = self.counts.importances * passes * sizes["train"] * scored
             parts["rank"] = self.counts.candidates * sizes["select"] * scored

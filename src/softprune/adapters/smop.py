@@ -10,7 +10,7 @@ those of the prompts that weren't chosen are zero. While training, logits are pe
     z_i (1 + d_i),  d_i ~ N(0, 1), of which z_i d_i counts as a constant in gradients
 
 Both were compared with the authors' code (jyjohnchoi/SMoP, peft_models/tuners/prompt_routing.py, routing by prompt with
-top 1 and `perturb_router`), which also starts W with orthonormal rows, as here. The paper's text could not be looked up.
+top 1 and `perturb_router`), which also starts W with orthonormal rows, as here. The paper's text wasn't at hand.
 Unless it is switched off, that code also adds 0.01 times a loss that balances the prompts' loads over a batch. It is
 left out here: whether the paper's results have it isn't known, and it is a loss of a batch, not of its examples.
 """
